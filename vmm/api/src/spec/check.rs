@@ -1,0 +1,249 @@
+//! Conflicts inside a spec, all of them at once.
+//!
+//! The manager checks before it spawns and the `vmm` checks again before it builds, because a spec
+//! crosses a process boundary. This must never touch the host.
+
+use super::{
+    BlkSpec, BootSpec, DeviceKind, DeviceSpec, MACHINE_NEWEST, MAX_VCPUS, MachineSpec, NetSpec,
+    PciAddress,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// One thing that is wrong, with the place in the spec.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Where, such as `devices/virtio-disk0/address`.
+    pub path: String,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path, self.message)
+    }
+}
+
+/// Smallest RAM that a machine can be built with: the real-mode megabyte.
+const MIN_MEMORY: u64 = 1 << 20;
+/// Linux's limit for a boot command line, without the terminating zero.
+const MAX_CMDLINE: usize = 2047;
+/// virtio 1.3 §5.2.6.1: the length of a block device's serial.
+const MAX_DISK_SERIAL: usize = 20;
+/// Queue pairs of a network card.
+const MAX_QUEUE_PAIRS: usize = 128;
+/// virtio 1.3 §5.1.4: the smallest MTU of a network card, that of IPv4.
+const MIN_MTU: u16 = 68;
+
+struct Problems(Vec<Problem>);
+
+impl Problems {
+    fn add(&mut self, path: impl Into<String>, message: impl Into<String>) {
+        self.0.push(Problem {
+            path: path.into(),
+            message: message.into(),
+        });
+    }
+}
+
+pub(super) fn check(spec: &MachineSpec) -> Vec<Problem> {
+    let mut problems = Problems(Vec::new());
+    check_machine(spec, &mut problems);
+    check_cpus(spec, &mut problems);
+    check_devices(&spec.devices, &mut problems);
+    problems.0
+}
+
+fn check_machine(spec: &MachineSpec, problems: &mut Problems) {
+    if spec.machine != MACHINE_NEWEST {
+        problems.add(
+            "machine",
+            format!(
+                "machine '{}' is not known; this build has {MACHINE_NEWEST}",
+                spec.machine
+            ),
+        );
+    }
+    if spec.memory.size < MIN_MEMORY || !spec.memory.size.is_multiple_of(4096) {
+        problems.add(
+            "memory/size",
+            format!(
+                "{} bytes; it must be a multiple of 4096 and at least {MIN_MEMORY}",
+                spec.memory.size
+            ),
+        );
+    }
+    let BootSpec::Kernel { cmdline, .. } = &spec.boot;
+    if cmdline.len() > MAX_CMDLINE {
+        problems.add(
+            "boot/cmdline",
+            format!(
+                "{} bytes; the kernel takes at most {MAX_CMDLINE}",
+                cmdline.len()
+            ),
+        );
+    }
+    if cmdline.contains('\0') {
+        problems.add("boot/cmdline", "contains a zero byte");
+    }
+}
+
+fn check_cpus(spec: &MachineSpec, problems: &mut Problems) {
+    let cpus = &spec.cpus;
+    if cpus.count == 0 || cpus.count > MAX_VCPUS {
+        problems.add(
+            "cpus/count",
+            format!("{} vCPUs; 1 to {MAX_VCPUS} can be had", cpus.count),
+        );
+    }
+    if cpus.max < cpus.count || cpus.max > MAX_VCPUS {
+        problems.add(
+            "cpus/max",
+            format!(
+                "{}; it must lie between the count {} and {MAX_VCPUS}",
+                cpus.max, cpus.count
+            ),
+        );
+    }
+    if let Some(topology) = &cpus.topology
+        && topology.vcpus() != Some(cpus.max)
+    {
+        problems.add(
+            "cpus/topology",
+            format!(
+                "the product of the topology must be the maximum of {} vCPUs",
+                cpus.max
+            ),
+        );
+    }
+}
+
+fn check_devices(devices: &[DeviceSpec], problems: &mut Problems) {
+    let mut ids = BTreeSet::new();
+    let mut ports = BTreeSet::new();
+    let mut addresses: BTreeMap<PciAddress, &str> = BTreeMap::new();
+    let buses = root_port_buses(devices, problems);
+    for device in devices {
+        let path = format!("devices/{}", device.id);
+        if device.id.is_empty() || !ids.insert(&device.id) {
+            problems.add(&path, "the id is empty or taken by another device");
+        }
+        match (&device.kind, device.address) {
+            (
+                DeviceKind::Serial(_) | DeviceKind::DebugExit(_) | DeviceKind::PvPanic(_),
+                Some(_),
+            ) => {
+                problems.add(&path, "this device is not on PCI and takes no address");
+            }
+            (DeviceKind::Serial(_) | DeviceKind::DebugExit(_) | DeviceKind::PvPanic(_), None) => {}
+            (_, None) => problems.add(&path, "a PCI device needs an address"),
+            (_, Some(address)) => {
+                if let Some(other) = addresses.insert(address, &device.id) {
+                    problems.add(&path, format!("{address} is taken by {other}"));
+                }
+                if address.bus == 0 && (address.slot == 0 || address.slot == 31) {
+                    problems.add(&path, format!("{address} belongs to the machine itself"));
+                }
+                if address.bus != 0 && !buses.contains(&address.bus) {
+                    problems.add(
+                        &path,
+                        format!("no root port leads to bus {:#04x}", address.bus),
+                    );
+                }
+                if address.bus != 0 && address.slot != 0 {
+                    problems.add(&path, format!("{address}: a root port has slot 0 only"));
+                }
+            }
+        }
+        check_kind(device, &path, &mut ports, problems);
+    }
+}
+
+fn root_port_buses(devices: &[DeviceSpec], problems: &mut Problems) -> BTreeSet<u8> {
+    let mut buses = BTreeSet::new();
+    for device in devices {
+        if let DeviceKind::PcieRootPort(port) = &device.kind {
+            let path = format!("devices/{}", device.id);
+            if port.bus == 0 || !buses.insert(port.bus) {
+                problems.add(
+                    &path,
+                    format!("bus {} is 0 or behind another port", port.bus),
+                );
+            }
+            if device.address.is_some_and(|address| address.bus != 0) {
+                problems.add(&path, "a root port sits on bus 0");
+            }
+        }
+    }
+    buses
+}
+
+fn check_kind(device: &DeviceSpec, path: &str, ports: &mut BTreeSet<u8>, problems: &mut Problems) {
+    match &device.kind {
+        DeviceKind::Serial(serial) => {
+            if serial.port > 3 || !ports.insert(serial.port) {
+                problems.add(
+                    path,
+                    format!("port {} is not 0 to 3, or taken", serial.port),
+                );
+            }
+        }
+        DeviceKind::VirtioBlk(blk) => check_blk(blk, path, problems),
+        DeviceKind::VirtioNet(net) => check_net(net, path, problems),
+        DeviceKind::VirtioRng(rng) => {
+            if rng.rate_bytes == Some(0) || rng.period_ms == Some(0) {
+                problems.add(path, "a rate of 0 would never give entropy");
+            }
+        }
+        DeviceKind::DebugExit(_) | DeviceKind::PvPanic(_) | DeviceKind::PcieRootPort(_) => {}
+    }
+}
+
+fn check_queue_size(size: u16, path: &str, problems: &mut Problems) {
+    if !size.is_power_of_two() || !(2..=1024).contains(&size) {
+        problems.add(
+            path,
+            format!("queue size {size}; a power of two from 2 to 1024"),
+        );
+    }
+}
+
+fn check_blk(blk: &BlkSpec, path: &str, problems: &mut Problems) {
+    if !(1..=256).contains(&blk.queues) {
+        problems.add(path, format!("{} queues; 1 to 256 can be had", blk.queues));
+    }
+    check_queue_size(blk.queue_size, path, problems);
+    let serial = blk.serial.as_ref().map_or(0, String::len);
+    if serial > MAX_DISK_SERIAL {
+        problems.add(
+            path,
+            format!("the serial has more than {MAX_DISK_SERIAL} bytes"),
+        );
+    }
+}
+
+fn check_net(net: &NetSpec, path: &str, problems: &mut Problems) {
+    if !(1..=MAX_QUEUE_PAIRS).contains(&net.taps.len()) {
+        problems.add(
+            path,
+            format!(
+                "{} queue pairs; 1 to {MAX_QUEUE_PAIRS} can be had",
+                net.taps.len()
+            ),
+        );
+    }
+    check_queue_size(net.queue_size, path, problems);
+    if net.mac.is_multicast() {
+        problems.add(
+            path,
+            format!(
+                "{} names a group of cards; clear the lowest bit of its first byte",
+                net.mac
+            ),
+        );
+    }
+    if net.mtu.is_some_and(|mtu| mtu < MIN_MTU) {
+        problems.add(path, format!("the MTU must be at least {MIN_MTU}"));
+    }
+}

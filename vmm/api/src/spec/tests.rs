@@ -1,0 +1,105 @@
+use super::*;
+
+fn disk(id: &str, address: &str) -> DeviceSpec {
+    DeviceSpec {
+        id: id.into(),
+        address: Some(address.parse().expect("a PCI address")),
+        kind: DeviceKind::VirtioBlk(BlkSpec::new(ImageSpec {
+            file: Fd(9),
+            path: "/data/a.qcow2".into(),
+            format: ImageFormat::Qcow2,
+            backing: None,
+            data_file: None,
+        })),
+    }
+}
+
+fn spec(devices: Vec<DeviceSpec>) -> MachineSpec {
+    MachineSpec {
+        version: SPEC_VERSION,
+        name: "web01".into(),
+        uuid: Uuid::from_u128(7),
+        machine: MACHINE_NEWEST.into(),
+        cpus: CpuSpec::fixed(2),
+        memory: MemorySpec::anonymous(128 << 20),
+        boot: BootSpec::Kernel {
+            kernel: NamedFd {
+                fd: Fd(5),
+                name: "vmlinuz".into(),
+            },
+            initrd: None,
+            cmdline: "console=ttyS0".into(),
+        },
+        end_actions: EndActions::default(),
+        rtc_offset: 3600,
+        devices,
+        origin: Origin::Fresh,
+        host: HostSpec {
+            kvm: Some(Fd(3)),
+            ..HostSpec::default()
+        },
+    }
+}
+
+#[test]
+fn a_spec_survives_json() {
+    let spec = spec(vec![disk("virtio-disk0", "0000:00:03.0")]);
+    assert_eq!(spec.check(), vec![]);
+    let json = spec.to_json().expect("plain data");
+    assert_eq!(MachineSpec::from_json(&json).expect("its own JSON"), spec);
+}
+
+#[test]
+fn another_version_is_refused_by_number() {
+    let mut other = spec(vec![]);
+    other.version = 99;
+    let json = other.to_json().expect("plain data");
+    let error = MachineSpec::from_json(&json)
+        .expect_err("version 99")
+        .to_string();
+    assert!(error.contains("99"), "{error}");
+}
+
+#[test]
+fn every_conflict_is_named_at_once() {
+    let mut bad = spec(vec![
+        disk("a", "0000:00:03.0"),
+        disk("b", "0000:00:03.0"),
+        disk("c", "0000:00:1f.0"),
+        disk("d", "0000:05:00.0"),
+        disk("a", "0000:00:04.0"),
+    ]);
+    bad.memory.size = 5;
+    bad.cpus.count = 300;
+    bad.machine = "pc".into();
+    let paths: Vec<String> = bad
+        .check()
+        .into_iter()
+        .map(|problem| problem.path)
+        .collect();
+    for path in [
+        "machine",
+        "memory/size",
+        "cpus/count",
+        "devices/b",
+        "devices/c",
+        "devices/d",
+        "devices/a",
+    ] {
+        assert!(
+            paths.iter().any(|found| found == path),
+            "{path} missing in {paths:?}"
+        );
+    }
+}
+
+#[test]
+fn pci_addresses_read_what_they_write() {
+    for text in ["0000:00:1f.7", "0000:ff:00.0"] {
+        let address: PciAddress = text.parse().expect(text);
+        assert_eq!(address.to_string(), text);
+    }
+    for text in ["", "0000:00:20.0", "0000:00:00.8", "x:1.2", "00:03"] {
+        assert!(text.parse::<PciAddress>().is_err(), "{text}");
+    }
+}
