@@ -1,0 +1,163 @@
+//! The front-end: what the driver sees of the disk, and how serving begins.
+
+use super::config::{self, WRITEBACK, feature};
+use super::request::{Limits, SECTOR};
+use super::serve::{self, Disk};
+use super::state::{self, BlkState};
+use super::stats::Stats;
+use crate::device::DeviceError;
+use crate::host::MachineRequests;
+use crate::state::{Section, StateError};
+use crate::virtio::device::{DeviceInfo, VirtioDevice};
+use crate::virtio::queue::Virtqueue;
+use crate::virtio::worker::Worker;
+use images::Image;
+use images::exec::{Engine, Executor};
+use std::io;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
+use vmm_api::spec::{BlkSpec, DiscardMode, IoEngine};
+
+/// A disk.
+pub(super) struct Block {
+    info: DeviceInfo,
+    spec: BlkSpec,
+    capacity: u64,
+    disk: Arc<Disk>,
+    /// Started with the first queue; it owns all of them.
+    worker: Mutex<Option<Worker>>,
+}
+
+impl Block {
+    /// A disk on an image that is opened and not active yet.
+    pub(super) fn new(
+        id: &str,
+        spec: &BlkSpec,
+        image: Image,
+        requests: Arc<dyn MachineRequests>,
+    ) -> Self {
+        let capacity = capacity(&image);
+        let limits = Limits {
+            capacity,
+            read_only: spec.read_only,
+            discard: spec.discard == DiscardMode::Unmap,
+        };
+        Self {
+            info: DeviceInfo {
+                device_id: 2,
+                class: 0x01_0000,
+                features: config::features(spec),
+                queue_sizes: vec![spec.queue_size; usize::from(spec.queues)],
+            },
+            capacity,
+            disk: Arc::new(Disk {
+                id: id.into(),
+                path: spec.image.path.clone(),
+                image,
+                limits,
+                serial: spec.serial.clone().unwrap_or_default(),
+                error_policy: spec.error_policy,
+                rerror_policy: spec.rerror_policy,
+                write_through: !config::writeback(spec.cache),
+                writeback: AtomicBool::new(config::writeback(spec.cache)),
+                requests,
+                stats: Stats::default(),
+            }),
+            spec: spec.clone(),
+            worker: Mutex::new(None),
+        }
+    }
+
+    /// Takes what the guest chose before it was saved.
+    pub(super) fn restore(&self, state: &BlkState) {
+        self.disk.set_writeback(state.writeback);
+    }
+
+    fn engine(&self) -> Engine {
+        match self.spec.io {
+            IoEngine::Auto => Engine::Auto,
+            IoEngine::IoUring => Engine::IoUring,
+            IoEngine::Threads => Engine::Threads,
+        }
+    }
+}
+
+/// Bytes that the guest can use of an image.
+pub(super) fn capacity(image: &Image) -> u64 {
+    image.virtual_size() / SECTOR * SECTOR
+}
+
+impl VirtioDevice for Block {
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        let bytes = config::structure(&self.spec, self.capacity, self.disk.writeback());
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let mut rest = bytes.iter().skip(start);
+        for byte in data {
+            *byte = rest.next().copied().unwrap_or(0);
+        }
+    }
+
+    fn write_config(&self, offset: u64, data: &[u8]) {
+        if self.info.features & feature::CONFIG_WCE != 0
+            && let (WRITEBACK, [value]) = (offset, data)
+        {
+            self.disk.set_writeback(*value != 0);
+        }
+    }
+
+    fn start(&self, features: u64, queues: &[Arc<Virtqueue>]) -> io::Result<()> {
+        let mut worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
+        let worker = match &mut *worker {
+            Some(worker) => worker,
+            slot => slot.insert(Worker::start(&self.disk.id, self.engine())?),
+        };
+        for queue in queues {
+            let (queue, disk) = (Arc::clone(queue), Arc::clone(&self.disk));
+            worker.run(move || Box::pin(serve::serve(queue, disk, features)));
+        }
+        Ok(())
+    }
+
+    fn reset(&self) {
+        self.disk.set_writeback(config::writeback(self.spec.cache));
+    }
+
+    fn save(&self) -> Result<Option<Section>, StateError> {
+        let state = BlkState {
+            capacity: self.capacity,
+            writeback: self.disk.writeback(),
+        };
+        state::section(&self.disk.id, &state).map(Some)
+    }
+
+    fn stats(&self) -> serde_json::Value {
+        self.disk.stats.value()
+    }
+
+    /// Uses an executor of its own for the moment: the worker may not exist yet, and threads make
+    /// no ring.
+    fn set_active(&self, active: bool) -> Result<(), DeviceError> {
+        let failed = |source: Box<dyn std::error::Error + Send + Sync>| DeviceError {
+            id: self.disk.id.clone(),
+            what: if active {
+                "taking possession of its image"
+            } else {
+                "giving its image up"
+            }
+            .into(),
+            source,
+        };
+        let executor = Executor::new(Engine::Threads).map_err(|error| failed(error.into()))?;
+        let image = &self.disk.image;
+        let result = if active {
+            executor.block_on(image.activate())
+        } else {
+            executor.block_on(image.inactivate())
+        };
+        result.map_err(|error| failed(error.into()))
+    }
+}

@@ -1,0 +1,63 @@
+//! What a virtio device model offers to its transport.
+
+use super::queue::Virtqueue;
+use crate::device::DeviceError;
+use crate::state::{Section, StateError};
+use std::io;
+use std::sync::Arc;
+
+/// What never changes about a device.
+#[derive(Debug, Clone)]
+pub struct DeviceInfo {
+    /// virtio 1.3 §5: 2 is a block device, 4 an entropy source.
+    pub device_id: u16,
+    /// PCI class, subclass and programming interface, as 0xCCSSPP.
+    pub class: u32,
+    /// Feature bits of the model; the transport adds its own.
+    pub features: u64,
+    /// Entries that each queue may have: powers of two.
+    pub queue_sizes: Vec<u16>,
+}
+
+/// A device model. Register accesses come from vCPU threads and must not block.
+pub trait VirtioDevice: Send + Sync {
+    /// What never changes.
+    fn info(&self) -> &DeviceInfo;
+
+    /// Fills `data` from `offset` of the configuration space; what is not there reads as zero.
+    fn read_config(&self, offset: u64, data: &mut [u8]);
+
+    /// Takes a write to the configuration space; what is not writable is dropped.
+    fn write_config(&self, offset: u64, data: &[u8]);
+
+    /// The driver has turned `queues` on, with these negotiated features. The device serves each
+    /// until [`Virtqueue::kicked`] says that it was stopped.
+    ///
+    /// # Errors
+    /// When the host has no thread or memory: the device then needs a reset.
+    fn start(&self, features: u64, queues: &[Arc<Virtqueue>]) -> io::Result<()>;
+
+    /// Back to power-on; every queue was stopped and is drained. The back-end stays. Must not call
+    /// a queue or the transport.
+    fn reset(&self);
+
+    /// State of the model itself; `None` when it has none beside its transport's.
+    ///
+    /// # Errors
+    /// [`StateError`] when it cannot be written.
+    fn save(&self) -> Result<Option<Section>, StateError>;
+
+    /// Counters.
+    fn stats(&self) -> serde_json::Value {
+        serde_json::json!({})
+    }
+
+    /// Takes or gives up what is shared with other hosts; see [`crate::device::Device::activate`].
+    ///
+    /// # Errors
+    /// Why not.
+    fn set_active(&self, active: bool) -> Result<(), DeviceError> {
+        let _ = active;
+        Ok(())
+    }
+}

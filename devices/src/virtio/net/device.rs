@@ -1,0 +1,250 @@
+//! The front-end: what the driver sees of the card, and how serving begins.
+
+use super::control::{self, Command};
+use super::state::{self, NetState};
+use super::stats::Stats;
+use super::{receive, transmit};
+use crate::backend::tap::{Tap, offload};
+use crate::state::{Section, StateError};
+use crate::virtio::device::{DeviceInfo, VirtioDevice};
+use crate::virtio::queue::{Element, Virtqueue};
+use crate::virtio::worker::Worker;
+use images::exec::Engine;
+use std::io;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use vmm_api::spec::NetSpec;
+
+/// Feature bits (virtio 1.3 §5.1.3).
+pub(super) mod feature {
+    pub(in super::super) const CHECKSUM: u64 = 1 << 0;
+    pub(in super::super) const GUEST_CHECKSUM: u64 = 1 << 1;
+    pub(in super::super) const MTU: u64 = 1 << 3;
+    pub(in super::super) const MAC: u64 = 1 << 5;
+    pub(in super::super) const GUEST_TSO4: u64 = 1 << 7;
+    pub(in super::super) const GUEST_TSO6: u64 = 1 << 8;
+    pub(in super::super) const HOST_TSO4: u64 = 1 << 11;
+    pub(in super::super) const HOST_TSO6: u64 = 1 << 12;
+    pub(in super::super) const MERGEABLE: u64 = 1 << 15;
+    pub(in super::super) const STATUS: u64 = 1 << 16;
+    pub(in super::super) const CONTROL: u64 = 1 << 17;
+    pub(in super::super) const MULTIQUEUE: u64 = 1 << 22;
+}
+
+/// Most queue pairs of a card.
+const MAX_PAIRS: usize = 128;
+/// Entries of the control queue.
+const CONTROL_SIZE: u16 = 64;
+
+/// What outlives the driver: the tap, the link, counters.
+pub(super) struct Card {
+    pub(super) id: String,
+    /// One per queue pair.
+    pub(super) taps: Vec<Tap>,
+    pub(super) link: bool,
+    pub(super) stats: Stats,
+    /// Queue pairs that the driver uses; the tap's other queues are detached.
+    pairs: AtomicU16,
+}
+
+/// A network card.
+pub(super) struct Net {
+    info: DeviceInfo,
+    spec: NetSpec,
+    card: Arc<Card>,
+    /// Started with the first queue; it owns all of them.
+    worker: Mutex<Option<Worker>>,
+}
+
+impl Net {
+    /// A card with one queue pair per tap descriptor; `None` for none or too many.
+    pub(super) fn new(id: &str, spec: &NetSpec, taps: Vec<Tap>) -> Option<Self> {
+        if !(1..=MAX_PAIRS).contains(&taps.len()) {
+            return None;
+        }
+        let mut features = feature::CHECKSUM
+            | feature::GUEST_CHECKSUM
+            | feature::MAC
+            | feature::GUEST_TSO4
+            | feature::GUEST_TSO6
+            | feature::HOST_TSO4
+            | feature::HOST_TSO6
+            | feature::MERGEABLE
+            | feature::STATUS;
+        if spec.mtu.is_some() {
+            features |= feature::MTU;
+        }
+        let mut queue_sizes = vec![spec.queue_size; taps.len() * 2];
+        if taps.len() > 1 {
+            features |= feature::CONTROL | feature::MULTIQUEUE;
+            queue_sizes.push(CONTROL_SIZE);
+        }
+        let card = Card {
+            id: id.into(),
+            taps,
+            link: spec.link,
+            stats: Stats::default(),
+            // All are attached when the tap is opened.
+            pairs: AtomicU16::new(0),
+        };
+        card.use_pairs(1);
+        Some(Self {
+            info: DeviceInfo {
+                device_id: 1,
+                class: 0x02_0000,
+                features,
+                queue_sizes,
+            },
+            spec: spec.clone(),
+            card: Arc::new(card),
+            worker: Mutex::new(None),
+        })
+    }
+
+    pub(super) fn max_pairs(&self) -> u16 {
+        self.card.max_pairs()
+    }
+
+    /// Takes what the driver chose before it was saved.
+    pub(super) fn restore(&self, state: &NetState) {
+        self.card.use_pairs(state.pairs);
+    }
+
+    /// Tells the taps what this driver takes unfinished.
+    fn set_offloads(&self, features: u64) {
+        let wanted = [
+            (feature::GUEST_CHECKSUM, offload::CHECKSUM),
+            (feature::GUEST_TSO4, offload::TSO4),
+            (feature::GUEST_TSO6, offload::TSO6),
+        ];
+        let offloads = wanted
+            .iter()
+            .filter(|(feature, _)| features & feature != 0)
+            .fold(0, |all, (_, offload)| all | offload);
+        for tap in &self.card.taps {
+            if let Err(error) = tap.set_offload(offloads) {
+                tracing::warn!(id = self.card.id, %error, "the tap keeps its offloads");
+                return;
+            }
+        }
+    }
+}
+
+impl Card {
+    fn max_pairs(&self) -> u16 {
+        u16::try_from(self.taps.len()).unwrap_or(u16::MAX)
+    }
+
+    fn pairs(&self) -> u16 {
+        self.pairs.load(Ordering::Acquire)
+    }
+
+    /// Attaches the first `pairs` queues of the tap and detaches the others.
+    fn use_pairs(&self, pairs: u16) {
+        if self.pairs.swap(pairs, Ordering::AcqRel) == pairs || self.taps.len() < 2 {
+            return;
+        }
+        for (index, tap) in (0_u16..).zip(&self.taps) {
+            // Repeating what is so already fails, and does no harm.
+            if let Err(error) = tap.attach(index < pairs) {
+                tracing::debug!(id = self.id, index, %error, "a queue of the tap stays as it is");
+            }
+        }
+    }
+
+    /// Answers one command of the control queue.
+    fn command(&self, element: Element) {
+        let mut bytes = [0; control::LONGEST];
+        let length = element.read_at(0, &mut bytes);
+        let known = element.readable_len() <= control::LONGEST as u64;
+        let command = control::parse(bytes.get(..length).unwrap_or_default(), self.max_pairs());
+        let answer = match command.filter(|_| known) {
+            Some(Command::Pairs(pairs)) => {
+                self.use_pairs(pairs);
+                control::OK
+            }
+            None => control::ERROR,
+        };
+        let written = element.write_at(0, &[answer]);
+        element.complete(u32::try_from(written).unwrap_or(0));
+    }
+}
+
+/// Serves the control queue until it is stopped.
+async fn serve_control(queue: Arc<Virtqueue>, card: Arc<Card>) {
+    loop {
+        while let Some(element) = queue.next() {
+            card.command(element);
+        }
+        if !queue.kicked().await {
+            return;
+        }
+    }
+}
+
+impl VirtioDevice for Net {
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        let [m0, m1, m2, m3, m4, m5] = self.spec.mac.0;
+        let [p0, p1] = self.max_pairs().to_le_bytes();
+        let [t0, t1] = self.spec.mtu.unwrap_or(0).to_le_bytes();
+        let link = u8::from(self.spec.link);
+        let bytes = [m0, m1, m2, m3, m4, m5, link, 0, p0, p1, t0, t1];
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let mut rest = bytes.iter().skip(start);
+        for byte in data {
+            *byte = rest.next().copied().unwrap_or(0);
+        }
+    }
+
+    fn write_config(&self, _offset: u64, _data: &[u8]) {}
+
+    fn start(&self, features: u64, queues: &[Arc<Virtqueue>]) -> io::Result<()> {
+        self.set_offloads(features);
+        let mut worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
+        let worker = match &mut *worker {
+            Some(worker) => worker,
+            // Threads: it only waits for descriptors, so no thread is started and no ring made.
+            slot => slot.insert(Worker::start(&self.card.id, Engine::Threads)?),
+        };
+        // virtio 1.3 §5.1.2: without multi-queue the control queue follows the first pair.
+        let pairs = if features & feature::MULTIQUEUE != 0 {
+            self.max_pairs()
+        } else {
+            1
+        };
+        for queue in queues {
+            let (queue, card) = (Arc::clone(queue), Arc::clone(&self.card));
+            let pair = usize::from(queue.index() / 2);
+            let mergeable = features & feature::MERGEABLE != 0;
+            match queue.index() {
+                index if index >= pairs * 2 => {
+                    worker.run(move || Box::pin(serve_control(queue, card)));
+                }
+                index if index % 2 == 0 => {
+                    worker.run(move || Box::pin(receive::serve(queue, card, pair, mergeable)));
+                }
+                _ => worker.run(move || Box::pin(transmit::serve(queue, card, pair))),
+            }
+        }
+        Ok(())
+    }
+
+    fn reset(&self) {
+        self.card.use_pairs(1);
+    }
+
+    fn save(&self) -> Result<Option<Section>, StateError> {
+        let state = NetState {
+            pairs: self.card.pairs(),
+        };
+        state::section(&self.card.id, &state).map(Some)
+    }
+
+    fn stats(&self) -> serde_json::Value {
+        self.card.stats.value()
+    }
+}

@@ -1,0 +1,35 @@
+//! virtio-net: a network card on a tap device (virtio 1.3 §5.1).
+//!
+//! **The life of a frame to the guest**: the tap is readable, `receive::serve` wakes in the card's
+//! [worker](super::worker) and reads the frame with its header; it takes as many buffers from the
+//! receive [queue](super::queue) as the frame needs, copies it in, and shows all of them used at
+//! once. Without buffers the frame waits, and the kernel's queue behind it.
+//!
+//! **The life of a frame from the guest**: doorbell, `transmit::serve` wakes, and the pages that the
+//! guest named go to the tap in one `writev`, without a copy. What the kernel refuses (a header that
+//! makes no sense, a full queue) is dropped and counted, as on any network.
+//!
+//! With several queue pairs, the driver says over the control queue how many it uses (`control`);
+//! the tap's other queues are detached, so that no frame waits in one that nobody reads.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`create`](self::create()) | from the spec: descriptors become a card |
+//! | `device.rs` | the front-end: features, configuration space, start |
+//! | `receive.rs`, `transmit.rs` | the two lives |
+//! | `control.rs` | commands of the control queue: a pure parser |
+//! | `stats.rs` | counters |
+//! | `state.rs` | what is saved |
+
+mod control;
+mod create;
+mod device;
+mod receive;
+mod state;
+mod stats;
+mod transmit;
+
+pub use create::create;
+
+#[cfg(test)]
+mod tests;

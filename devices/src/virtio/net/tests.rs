@@ -1,0 +1,272 @@
+//! A card through the buses; a datagram socket stands in for the tap.
+
+use super::create::with_taps;
+use super::device::feature;
+use crate::backend::tap::{HEADER, Tap};
+use crate::device::Device;
+use crate::state::{Origin, Saved};
+use crate::testing::{FakeMachine, clean, dirty};
+use crate::virtio::testing::{Driver, NEEDS_RESET, Ring, USUAL, peek, poke};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
+use vm_memory::GuestAddressSpace;
+use vmm_api::spec::{Fd, MacAddress, NetSpec, PciAddress};
+
+const ADDRESS: PciAddress = PciAddress {
+    bus: 0,
+    slot: 5,
+    function: 0,
+};
+const RINGS: u64 = 0x1_0000;
+const DATA: u64 = 0x10_0000;
+const FEATURES: u64 = USUAL | feature::MAC | feature::MERGEABLE | feature::STATUS;
+
+fn spec(pairs: usize) -> NetSpec {
+    NetSpec {
+        taps: vec![Fd(3); pairs],
+        mac: MacAddress([0x52, 0x54, 0, 1, 2, 3]),
+        mtu: Some(1400),
+        link: true,
+        queue_size: 64,
+    }
+}
+
+/// A card, and the other ends of its taps.
+fn card(
+    machine: &FakeMachine,
+    spec: &NetSpec,
+    origin: Origin<'_>,
+) -> (Arc<dyn Device>, Vec<UnixDatagram>) {
+    let mut ends = Vec::new();
+    let taps = spec.taps.iter().map(|_| {
+        let (ours, theirs) = UnixDatagram::pair().expect("sockets");
+        ends.push(theirs);
+        Tap::socket(OwnedFd::from(ours))
+    });
+    let taps = taps.collect();
+    let device = with_taps("net0", ADDRESS, spec, taps, (&machine.context, origin));
+    (device.expect("a card"), ends)
+}
+
+/// A frame with an empty header; its bytes tell it from others.
+fn frame(length: usize, seed: u8) -> Vec<u8> {
+    let mut bytes = vec![0; HEADER];
+    bytes.extend((0..length).map(|at| (at as u8).wrapping_mul(7).wrapping_add(seed)));
+    bytes
+}
+
+#[test]
+fn the_configuration_tells_address_mtu_and_link() {
+    let machine = FakeMachine::new(0x20_0000);
+    let (_device, _ends) = card(&machine, &spec(1), Origin::Fresh);
+    let driver = Driver::find(&machine, ADDRESS);
+    assert_eq!(
+        driver.config::<12>(0),
+        [0x52, 0x54, 0, 1, 2, 3, 1, 0, 1, 0, 0x78, 0x05]
+    );
+    assert_eq!(driver.offered() & feature::MULTIQUEUE, 0);
+    assert_ne!(driver.offered() & feature::MTU, 0);
+}
+
+#[test]
+fn frames_to_the_guest_fill_as_many_buffers_as_they_need() {
+    let machine = FakeMachine::new(0x20_0000);
+    let (device, ends) = card(&machine, &spec(1), Origin::Fresh);
+    let driver = Driver::find(&machine, ADDRESS);
+    let mut ring = driver.start(FEATURES, &[64, 64], RINGS).remove(0);
+    for at in 0..8 {
+        ring.chain(&machine, &[(DATA + at * 0x1000, 1000, true)]);
+    }
+    driver.kick(0);
+    let memory = machine.memory.memory();
+    clean(&memory);
+    for (frame, buffers) in [
+        (frame(500, 1), vec![512]),
+        (frame(2500, 2), vec![1000, 1000, 512]),
+        (frame(988, 3), vec![1000]),
+    ] {
+        ends[0].send(&frame).expect("send");
+        let mut got = Vec::new();
+        for expected in &buffers {
+            let (head, length) = ring.wait_used(&machine);
+            assert_eq!(length, *expected);
+            let at = DATA + u64::from(head) * 0x1000;
+            got.extend(peek(&machine, at, length as usize));
+            assert!(dirty(&memory).contains(&(0, (at / 4096) as usize)));
+        }
+        assert_eq!(usize::from(got[10]), buffers.len());
+        assert_eq!(got[HEADER..], frame[HEADER..]);
+    }
+    assert_eq!(device.stats()["rx"]["packets"], 3);
+    assert_eq!(device.stats()["rx"]["bytes"], 500 + 2500 + 988);
+}
+
+#[test]
+fn a_frame_waits_for_buffers_and_survives_pauses() {
+    let machine = FakeMachine::new(0x20_0000);
+    let (device, ends) = card(&machine, &spec(1), Origin::Fresh);
+    let driver = Driver::find(&machine, ADDRESS);
+    let mut ring = driver.start(FEATURES, &[64, 64], RINGS).remove(0);
+    ends[0].send(&frame(1500, 9)).expect("send");
+    ring.chain(&machine, &[(DATA, 1000, true)]);
+    driver.kick(0);
+    for _ in 0..3 {
+        device.pause();
+        assert_eq!(ring.used(&machine), None);
+        // What was taken and given back is not in flight, and not parked either.
+        let Saved::Sections(sections) = device.save().expect("state") else {
+            panic!("a card has state");
+        };
+        assert_eq!(sections[0].payload["queues"][0]["next_available"], 0);
+        device.resume();
+    }
+    ring.chain(&machine, &[(DATA + 0x1000, 1000, true)]);
+    driver.kick(0);
+    assert_eq!(ring.wait_used(&machine), (0, 1000));
+    assert_eq!(ring.wait_used(&machine), (1, 512));
+}
+
+#[test]
+fn without_mergeable_buffers_a_frame_fits_or_is_dropped() {
+    let machine = FakeMachine::new(0x20_0000);
+    let (device, ends) = card(&machine, &spec(1), Origin::Fresh);
+    let driver = Driver::find(&machine, ADDRESS);
+    let features = FEATURES & !feature::MERGEABLE;
+    let mut ring = driver.start(features, &[64, 64], RINGS).remove(0);
+    ring.chain(&machine, &[(DATA, 600, true), (DATA + 0x1000, 400, true)]);
+    driver.kick(0);
+    ends[0].send(&frame(1000, 1)).expect("send");
+    ends[0].send(&frame(988, 2)).expect("send");
+    assert_eq!(ring.wait_used(&machine), (0, 1000));
+    assert_eq!(peek(&machine, DATA + 10, 2), [1, 0]);
+    assert_eq!(peek(&machine, DATA + 12, 1), [2], "the second one");
+    assert_eq!(device.stats()["rx"]["dropped"], 1);
+}
+
+#[test]
+fn frames_from_the_guest_reach_the_tap() {
+    let machine = FakeMachine::new(0x20_0000);
+    let (device, ends) = card(&machine, &spec(1), Origin::Fresh);
+    let driver = Driver::find(&machine, ADDRESS);
+    let mut ring = driver.start(FEATURES, &[64, 64], RINGS).remove(1);
+    for seed in 0..200_u8 {
+        let bytes = frame(1200, seed);
+        poke(&machine, DATA, &bytes);
+        ring.chain(
+            &machine,
+            &[
+                (DATA, 12, false),
+                (DATA + 12, 700, false),
+                (DATA + 712, 500, false),
+            ],
+        );
+        driver.kick(1);
+        let mut got = [0; 2000];
+        assert_eq!(ends[0].recv(&mut got).expect("receive"), bytes.len());
+        assert_eq!(got[..bytes.len()], bytes);
+        assert_eq!(ring.wait_used(&machine).1, 0);
+    }
+    // Frames that are none: too short, and nothing but room to write.
+    ring.chain(&machine, &[(DATA, 12, false)]);
+    ring.chain(&machine, &[(DATA, 100, true)]);
+    driver.kick(1);
+    ring.wait_used(&machine);
+    ring.wait_used(&machine);
+    let stats = device.stats();
+    assert_eq!(stats["tx"]["packets"], 200);
+    assert_eq!(stats["tx"]["bytes"], 200 * 1200);
+    assert_eq!(stats["tx"]["errors"], 2);
+    assert_eq!(driver.status() & NEEDS_RESET, 0);
+}
+
+fn command(machine: &FakeMachine, driver: &Driver<'_>, ring: &mut Ring, bytes: &[u8]) -> u8 {
+    poke(machine, DATA, bytes);
+    poke(machine, DATA + 0x100, &[0xaa]);
+    ring.chain(
+        machine,
+        &[(DATA, bytes.len() as u32, false), (DATA + 0x100, 1, true)],
+    );
+    driver.kick(ring.index);
+    assert_eq!(ring.wait_used(machine).1, 1);
+    peek(machine, DATA + 0x100, 1)[0]
+}
+
+#[test]
+fn queue_pairs_are_chosen_over_the_control_queue_and_saved() {
+    let machine = FakeMachine::new(0x40_0000);
+    let spec = spec(2);
+    let (device, ends) = card(&machine, &spec, Origin::Fresh);
+    let driver = Driver::find(&machine, ADDRESS);
+    let features = FEATURES | feature::CONTROL | feature::MULTIQUEUE;
+    let mut rings = driver.start(features, &[64; 5], RINGS);
+    assert_eq!(machine.doorbells.live().len(), 5);
+    let control = &mut rings[4];
+    assert_eq!(command(&machine, &driver, control, &[4, 0, 2, 0]), 0);
+    assert_eq!(command(&machine, &driver, control, &[4, 0, 3, 0]), 1);
+    assert_eq!(command(&machine, &driver, control, &[4, 0, 2, 0, 0]), 1);
+    assert_eq!(command(&machine, &driver, control, &[1, 1]), 1);
+    let ring = &mut rings[2];
+    ring.chain(&machine, &[(DATA + 0x1000, 1000, true)]);
+    driver.kick(2);
+    ends[1].send(&frame(100, 5)).expect("send");
+    assert_eq!(ring.wait_used(&machine), (0, 112));
+    device.pause();
+    let saved = device.save().expect("state");
+    let Saved::Sections(sections) = &saved else {
+        panic!("a card has state");
+    };
+    assert_eq!(sections[1].payload["pairs"], 2);
+    let other = FakeMachine::with_memory(machine.memory.clone(), Origin::Fresh);
+    let (restored, ends) = card(&other, &spec, Origin::Restored(sections));
+    assert_eq!(restored.save().expect("state"), saved);
+    restored.resume();
+    ring.chain(&other, &[(DATA + 0x2000, 1000, true)]);
+    Driver::find(&other, ADDRESS).kick(2);
+    ends[1].send(&frame(50, 6)).expect("send");
+    assert_eq!(ring.wait_used(&other), (1, 62));
+    restored.pause();
+    restored.reset();
+    let Ok(Saved::Sections(sections)) = restored.save() else {
+        panic!("a card has state");
+    };
+    assert_eq!(sections[1].payload["pairs"], 1);
+}
+
+#[test]
+fn an_unplugged_cable_carries_nothing() {
+    let machine = FakeMachine::new(0x20_0000);
+    let mut spec = spec(1);
+    spec.link = false;
+    let (device, ends) = card(&machine, &spec, Origin::Fresh);
+    let driver = Driver::find(&machine, ADDRESS);
+    assert_eq!(driver.config::<1>(6), [0]);
+    let mut rings = driver.start(FEATURES, &[64, 64], RINGS);
+    rings[0].chain(&machine, &[(DATA, 1000, true)]);
+    rings[1].chain(&machine, &[(DATA, 100, false)]);
+    ends[0].send(&frame(100, 1)).expect("send");
+    driver.kick(0);
+    driver.kick(1);
+    rings[1].wait_used(&machine);
+    while device.stats()["rx"]["dropped"] != 1 {
+        std::thread::yield_now();
+    }
+    assert_eq!(rings[0].used(&machine), None);
+    assert_eq!(device.stats()["tx"]["dropped"], 1);
+}
+
+#[test]
+fn resets_in_the_middle_of_traffic_leave_one_reader() {
+    let machine = FakeMachine::new(0x20_0000);
+    let (_device, ends) = card(&machine, &spec(1), Origin::Fresh);
+    let driver = Driver::find(&machine, ADDRESS);
+    for seed in 0..30 {
+        let mut ring = driver.start(FEATURES, &[64, 64], RINGS).remove(0);
+        ring.chain(&machine, &[(DATA, 1000, true)]);
+        driver.kick(0);
+        ends[0].send(&frame(100, seed)).expect("send");
+        assert_eq!(ring.wait_used(&machine), (0, 112));
+        assert_eq!(peek(&machine, DATA + 12, 1), [seed]);
+        driver.reset();
+    }
+}

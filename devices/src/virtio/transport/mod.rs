@@ -1,0 +1,3 @@
+//! How drivers reach virtio devices.
+
+pub mod pci;
