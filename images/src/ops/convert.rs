@@ -1,0 +1,346 @@
+//! Copying the content of one image into another, sparse and if wanted compressed.
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::task::Waker;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::exec;
+use crate::format::qcow2::compress::pack;
+use crate::format::qcow2::header::Compression;
+use crate::image::Image;
+use crate::ops::map::status;
+use crate::storage::{IoBuf, lend};
+use crate::sync::lock;
+
+/// How to copy.
+#[derive(Debug, Clone, Copy)]
+pub struct ConvertOptions {
+    /// Compress the target's clusters; only for qcow2.
+    pub compress: bool,
+    /// Requests in flight.
+    pub depth: usize,
+    /// Threads that compress; 0 means one per processor.
+    pub threads: usize,
+    /// Zeroes of at least so many bytes become holes; 0 writes them.
+    pub sparse: u64,
+    /// The target reads as zeroes: it is new.
+    pub target_is_zero: bool,
+}
+
+impl Default for ConvertOptions {
+    fn default() -> ConvertOptions {
+        ConvertOptions {
+            compress: false,
+            depth: 16,
+            threads: 0,
+            sparse: 4096,
+            target_is_zero: true,
+        }
+    }
+}
+
+/// Bytes of one step without compression.
+const STEP: u64 = 1 << 20;
+
+/// What the streams of requests share.
+struct Copy {
+    source: Arc<Image>,
+    target: Arc<Image>,
+    options: ConvertOptions,
+    unit: u64,
+    next: Cell<u64>,
+    done: Cell<u64>,
+    running: Cell<usize>,
+    error: RefCell<Option<Error>>,
+    waiter: RefCell<Option<Waker>>,
+    packers: Option<Packers>,
+}
+
+/// Copies an active image into an active, writable one that is at least as large. `progress` gets
+/// bytes done and in total.
+///
+/// # Errors
+/// A target that is too small, a failed read or write.
+pub async fn convert(
+    source: &Arc<Image>,
+    target: &Arc<Image>,
+    options: &ConvertOptions,
+    progress: &dyn Fn(u64, u64),
+) -> Result<()> {
+    let total = source.virtual_size();
+    if target.virtual_size() < total {
+        return Err(Error::invalid(format!(
+            "the target has {} bytes, the source {total}",
+            target.virtual_size()
+        )));
+    }
+    let cluster = target.cluster_size();
+    let (unit, packers) = match (options.compress, cluster) {
+        (false, _) => (STEP, None),
+        (true, Some((cluster, kind))) => (cluster, Some(Packers::new(kind, options.threads)?)),
+        (true, None) => {
+            return Err(Error::unsupported(
+                "compression of raw images",
+                "a raw image has no compressed clusters",
+            ));
+        }
+    };
+    let copy = Rc::new(Copy {
+        source: source.clone(),
+        target: target.clone(),
+        options: *options,
+        unit,
+        next: Cell::new(0),
+        done: Cell::new(0),
+        running: Cell::new(0),
+        error: RefCell::default(),
+        waiter: RefCell::default(),
+        packers,
+    });
+    for _ in 0..options.depth.clamp(1, 256) {
+        copy.running.set(copy.running.get() + 1);
+        let copy = copy.clone();
+        exec::spawn_local(async move {
+            if let Err(e) = copy.stream().await {
+                copy.error.borrow_mut().get_or_insert(e);
+            }
+            copy.running.set(copy.running.get() - 1);
+            copy.wake();
+        })
+        .map_err(|e| Error::new(ErrorKind::NoExecutor, e.to_string()))?;
+    }
+    std::future::poll_fn(|cx| {
+        progress(copy.done.get(), total);
+        if copy.running.get() == 0 {
+            return std::task::Poll::Ready(());
+        }
+        *copy.waiter.borrow_mut() = Some(cx.waker().clone());
+        std::task::Poll::Pending
+    })
+    .await;
+    let error = copy.error.borrow_mut().take();
+    match error {
+        Some(e) => Err(e),
+        None => target.flush().await,
+    }
+}
+
+impl Copy {
+    fn wake(&self) {
+        if let Some(waker) = self.waiter.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    async fn stream(&self) -> Result<()> {
+        let total = self.source.virtual_size();
+        while self.error.borrow().is_none() {
+            let at = self.next.get();
+            if at >= total {
+                break;
+            }
+            let len = self.unit.min(total - at);
+            self.next.set(at + len);
+            self.step(at, len).await?;
+            self.done.set(self.done.get() + len);
+            self.wake();
+        }
+        Ok(())
+    }
+
+    /// Copies one step: what the source's metadata calls zero is not read.
+    async fn step(&self, from: u64, len: u64) -> Result<()> {
+        let end = from + len;
+        if self.packers.is_some() {
+            return self.step_packed(from, len).await;
+        }
+        let mut at = from;
+        while at < end {
+            let entry = status(self.source.chain(), at, end - at).await?;
+            let n = entry.length.clamp(1, end - at);
+            if entry.zero {
+                self.zeroes(at, n).await?;
+            } else {
+                let bytes = self.source.read_bytes(at, n as usize).await?;
+                self.data(at, bytes).await?;
+            }
+            at += n;
+        }
+        Ok(())
+    }
+
+    async fn zeroes(&self, at: u64, len: u64) -> Result<()> {
+        if self.options.target_is_zero {
+            return Ok(());
+        }
+        self.target.write_zeroes(at, len, true).await
+    }
+
+    /// Writes what was read, without its longer runs of zeroes.
+    async fn data(&self, at: u64, bytes: IoBuf) -> Result<()> {
+        let sparse = self.options.sparse as usize;
+        if sparse == 0 {
+            return self.target.write_bytes(at, bytes).await;
+        }
+        let runs = runs(&bytes, sparse);
+        if let [(false, _)] = runs.as_slice() {
+            return self.target.write_bytes(at, bytes).await;
+        }
+        let mut offset = 0u64;
+        let mut buf = bytes;
+        for (zero, len) in runs {
+            let here = at + offset;
+            if zero {
+                self.zeroes(here, len as u64).await?;
+            } else {
+                buf = lend(buf, async |bufs| {
+                    let part = crate::storage::slice(bufs, offset, len as u64);
+                    self.target.write(here, &part).await
+                })
+                .await?;
+            }
+            offset += len as u64;
+        }
+        Ok(())
+    }
+
+    async fn step_packed(&self, at: u64, len: u64) -> Result<()> {
+        let entry = status(self.source.chain(), at, len).await?;
+        if entry.zero && entry.length >= len {
+            return self.zeroes(at, len).await;
+        }
+        let bytes = self.source.read_bytes(at, len as usize).await?;
+        if bytes.iter().all(|&b| b == 0) {
+            return self.zeroes(at, len).await;
+        }
+        let Some(packers) = &self.packers else {
+            return Ok(());
+        };
+        // The last cluster of the disk is packed as a whole.
+        let mut whole = IoBuf::zeroed(self.unit as usize);
+        if let Some(target) = whole.get_mut(..bytes.len()) {
+            target.copy_from_slice(&bytes);
+        }
+        match packers.pack(whole).await {
+            Some(packed) => self.target.write_compressed(at, &packed).await,
+            None => self.target.write_bytes(at, bytes).await,
+        }
+    }
+}
+
+/// Runs of zeroes and of data, in pieces of `sparse` bytes: (zero, length).
+fn runs(bytes: &[u8], sparse: usize) -> Vec<(bool, usize)> {
+    let mut runs: Vec<(bool, usize)> = Vec::new();
+    for piece in bytes.chunks(sparse) {
+        let zero = is_zero(piece);
+        match runs.last_mut() {
+            Some((last, len)) if *last == zero => *len += piece.len(),
+            _ => runs.push((zero, piece.len())),
+        }
+    }
+    runs
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    // Sixteen bytes at a time; the compiler makes more of it.
+    let (head, middle) = bytes.as_chunks::<16>();
+    head.iter().all(|c| u128::from_ne_bytes(*c) == 0) && middle.iter().all(|&b| b == 0)
+}
+
+/// A cluster to be packed, and where the answer goes.
+struct Job {
+    bytes: IoBuf,
+    answer: Arc<Answer>,
+}
+
+#[derive(Default)]
+struct Answer {
+    state: Mutex<AnswerState>,
+}
+
+#[derive(Default)]
+struct AnswerState {
+    /// There when the work is done; what is in it is None if packing did not pay.
+    packed: Option<Option<Vec<u8>>>,
+    waiter: Option<Waker>,
+}
+
+/// Threads that compress.
+struct Packers {
+    jobs: Sender<Job>,
+}
+
+impl Packers {
+    fn new(kind: Compression, threads: usize) -> Result<Packers> {
+        let (jobs, queue) = channel::<Job>();
+        let queue = Arc::new(Mutex::new(queue));
+        let threads = match threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n.min(256),
+        };
+        for _ in 0..threads {
+            let queue = queue.clone();
+            // The thread ends when the last job is done and the sender is gone.
+            std::thread::Builder::new()
+                .name("image-pack".to_owned())
+                .spawn(move || work(kind, &queue))
+                .map_err(|e| Error::io("cannot start a thread", &e))?;
+        }
+        Ok(Packers { jobs })
+    }
+
+    /// The packed cluster, or None if packing does not make it smaller.
+    async fn pack(&self, bytes: IoBuf) -> Option<Vec<u8>> {
+        let answer = Arc::new(Answer::default());
+        self.jobs
+            .send(Job {
+                bytes,
+                answer: answer.clone(),
+            })
+            .ok()?;
+        std::future::poll_fn(|cx| {
+            let mut state = lock(&answer.state);
+            match state.packed.take() {
+                Some(packed) => std::task::Poll::Ready(packed),
+                None => {
+                    state.waiter = Some(cx.waker().clone());
+                    std::task::Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+}
+
+fn work(kind: Compression, queue: &Mutex<Receiver<Job>>) {
+    let mut packer = pack::Packer::new(kind);
+    loop {
+        let job = lock(queue).recv();
+        let Ok(job) = job else { return };
+        let packed = packer.pack(&job.bytes);
+        let waker = {
+            let mut state = lock(&job.answer.state);
+            state.packed = Some(packed);
+            state.waiter.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zero_runs_are_found_in_pieces() {
+        let mut bytes = vec![0u8; 20];
+        bytes[9] = 1;
+        assert_eq!(runs(&bytes, 4), [(true, 8), (false, 4), (true, 8)]);
+        assert_eq!(runs(&bytes[..9], 4), [(true, 9)]);
+        assert!(runs(&[], 4).is_empty());
+    }
+}
