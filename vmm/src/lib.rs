@@ -1,0 +1,21 @@
+//! The virtual machine monitor: one process, one guest.
+//!
+//! Where to look: [`process`] is the story from the spec to the end record, [`machine`] the parts and
+//! the one that decides, [`kvm`] speaks to the kernel, [`arch`] is what is x86-64, [`memory`] guest
+//! RAM, [`vcpu`] the threads that run the guest, [`boot`] what it starts from, [`control`] the socket,
+//! [`logging`] the log, [`snapshot`] a machine as a file, [`sandbox`] the process itself. Devices come from the `devices` crate, the
+//! spec and the control protocol from `vmm-api`.
+#![deny(unsafe_code)]
+
+pub mod arch;
+mod bell;
+pub mod boot;
+pub mod control;
+pub mod kvm;
+pub mod logging;
+pub mod machine;
+pub mod memory;
+pub mod process;
+pub mod sandbox;
+pub mod snapshot;
+pub mod vcpu;

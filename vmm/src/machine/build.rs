@@ -1,0 +1,469 @@
+//! From a spec to a machine, in the order that the parts need each other:
+//!
+//! ```text
+//! files -> KVM -> RAM -> VM + slots -> split irqchip -> interrupts, doorbells
+//!       -> chipset -> PCI root -> the spec's devices -> kernel loaded -> vCPUs
+//! ```
+//!
+//! A machine that comes from a snapshot takes the same way; its parts are given their saved state
+//! as they are made.
+
+use super::inbox::Inbox;
+use super::parts::{Machine, Still};
+use crate::arch::cpuid::{Table, apic_ids};
+use crate::arch::registers::boot_registers;
+use crate::arch::state::{Msr, VcpuState};
+use crate::boot::{self, BootCpus, BootError, BootFile, BootInput, BootPci, Entry, Span};
+use crate::kvm::doorbells::KvmDoorbells;
+use crate::kvm::interrupts::Interrupts;
+use crate::kvm::{KvmError, System, Vcpu, Vm, kick};
+use crate::memory::{self, MemoryError, layout};
+use crate::vcpu::{Board, Chips, Mailbox, VcpuThread};
+use devices::bus::Bus;
+use devices::device::Device;
+use devices::files::{Files, MissingFd};
+use devices::host::{ExtInt, MachineRequests};
+use devices::legacy::{Chipset, ChipsetHost, ChipsetOptions};
+use devices::memory::{GuestMemory, GuestMemoryHandle};
+use devices::pci::{PciRoot, PciRootParts};
+use devices::registry::{self, Context, CreateError};
+use devices::state::{Origin, Section};
+use std::fs::File;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use vmm_api::spec::{BootSpec, DeviceKind, DeviceSpec, MachineSpec, NamedFd};
+
+/// Why a machine could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The spec has conflicts.
+    #[error("the machine spec cannot be built: {0}")]
+    Spec(String),
+    /// A descriptor is missing.
+    #[error("{what}: {source}")]
+    File {
+        /// What it was for.
+        what: String,
+        /// Cause.
+        source: MissingFd,
+    },
+    /// KVM said no.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// No such RAM.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// A device could not be made.
+    #[error(transparent)]
+    Device(#[from] CreateError),
+    /// The kernel could not be loaded.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// A thread could not be started.
+    #[error("a vCPU thread cannot be started: {0}")]
+    Thread(#[source] io::Error),
+}
+
+/// The files of a direct boot, kept for resets.
+#[derive(Debug)]
+pub struct BootFiles {
+    kernel: (File, String),
+    initrd: Option<(File, String)>,
+}
+
+/// What a snapshot gives to a machine that is being built from it.
+#[derive(Debug)]
+pub struct Restored {
+    /// RAM with its contents.
+    pub memory: GuestMemory,
+    /// The CPUID that the guest knows.
+    pub cpuid: Table,
+    /// vCPUs in order.
+    pub vcpus: Vec<VcpuState>,
+    /// The paravirtual clock.
+    pub clock: Option<u64>,
+    /// Sections of all devices.
+    pub sections: Vec<Section>,
+}
+
+/// Builds the machine. Its vCPUs stand still, and its devices are not active yet; one that comes from a
+/// snapshot stands still altogether.
+///
+/// # Errors
+/// [`BuildError`].
+pub fn build(
+    spec: MachineSpec,
+    files: &Arc<Files>,
+    system: System,
+    restored: Option<Restored>,
+    inbox: &Inbox,
+) -> Result<Machine, BuildError> {
+    let most = system.capabilities().max_vcpus;
+    if spec.cpus.max > most {
+        let asked = spec.cpus.max;
+        return Err(KvmError::TooManyVcpus { asked, most }.into());
+    }
+    kick::install_handler()?;
+    let boot = boot_files(&spec, files)?;
+    let (memory, parts) = match restored {
+        Some(restored) => {
+            let state = State {
+                cpuid: Some(restored.cpuid),
+                vcpus: Some(restored.vcpus),
+                clock: restored.clock,
+                sections: Some(restored.sections),
+            };
+            (restored.memory, state)
+        }
+        None => (memory::build(&spec.memory)?, State::default()),
+    };
+    let memory = Arc::new(memory);
+    let mut vm = system.create_vm()?;
+    vm.set_memory(Arc::clone(&memory))?;
+    vm.enable_split_irqchip()?;
+    let vm = Arc::new(vm);
+    let made = make_devices(&spec, files, &vm, &memory, &parts, inbox)?;
+    let restored = parts.vcpus.is_some();
+    let entry = match restored {
+        true => None,
+        false => Some(load(&spec, &memory, &boot, true)?),
+    };
+    let cpuid = match parts.cpuid {
+        Some(table) => table,
+        None => {
+            let deadline = system.capabilities().tsc_deadline;
+            Table::new(&system.supported_cpuid()?, &spec.cpus, deadline)
+        }
+    };
+    let start = Start {
+        cpuid: &cpuid,
+        entry,
+        saved: parts.vcpus.unwrap_or_default(),
+    };
+    let vcpus = start_vcpus(&spec, &vm, &made, start)?;
+    Ok(Machine {
+        spec,
+        system,
+        vm,
+        interrupts: made.interrupts,
+        memory,
+        cpuid,
+        chipset: made.chipset,
+        devices: made.devices,
+        vcpus,
+        boot,
+        still: Mutex::new(Still {
+            stands: restored,
+            clock: parts.clock,
+        }),
+    })
+}
+
+#[derive(Default)]
+struct State {
+    cpuid: Option<Table>,
+    vcpus: Option<Vec<VcpuState>>,
+    clock: Option<u64>,
+    sections: Option<Vec<Section>>,
+}
+
+struct Made {
+    board: Arc<Board>,
+    external: Arc<BootInterrupt>,
+    interrupts: Arc<Interrupts>,
+    chipset: Arc<Chipset>,
+    devices: Vec<Arc<dyn Device>>,
+}
+
+fn make_devices(
+    spec: &MachineSpec,
+    files: &Arc<Files>,
+    vm: &Arc<Vm>,
+    memory: &Arc<GuestMemory>,
+    state: &State,
+    inbox: &Inbox,
+) -> Result<Made, BuildError> {
+    let (pio, mmio) = (Bus::new(), Bus::new());
+    let requests: Arc<dyn MachineRequests> = Arc::new(inbox.clone());
+    let interrupts = Arc::new(Interrupts::new(Arc::clone(vm)));
+    let external = Arc::new(BootInterrupt::default());
+    let origin = |id: &str| Own::new(state.sections.as_deref(), id);
+    let chipset_host = ChipsetHost {
+        pio: pio.clone(),
+        mmio: mmio.clone(),
+        apic: interrupts.clone(),
+        ext_int: external.clone(),
+        requests: Arc::clone(&requests),
+    };
+    let all = match &state.sections {
+        Some(sections) => Origin::Restored(sections),
+        None => Origin::Fresh,
+    };
+    let options = ChipsetOptions {
+        rtc_offset: i64::from(spec.rtc_offset),
+    };
+    let chipset = Arc::new(Chipset::create(&chipset_host, &options, all)?);
+    let root_parts = PciRootParts {
+        pio: pio.clone(),
+        mmio: mmio.clone(),
+        requests: Arc::clone(&requests),
+    };
+    let pci = PciRoot::create(root_parts, origin(devices::pci::ID).get())?;
+    let context = Context {
+        memory: GuestMemoryHandle::from(Arc::clone(memory)),
+        pio: pio.clone(),
+        mmio: mmio.clone(),
+        irqs: chipset.irq_lines(),
+        msis: interrupts.clone(),
+        doorbells: Arc::new(KvmDoorbells::new(Arc::clone(vm))),
+        requests: Arc::clone(&requests),
+        files: Arc::clone(files),
+        pci: Arc::clone(&pci),
+    };
+    let mut devices = chipset.devices();
+    devices.push(pci);
+    for part in &spec.devices {
+        devices.push(registry::create(part, &context, origin(&part.id).get())?);
+    }
+    refuse_strangers(state.sections.as_deref(), &devices)?;
+    let board = Arc::new(Board {
+        pio,
+        mmio,
+        chips: Arc::new(ChipsetPins(Arc::clone(&chipset))),
+        requests,
+        external: Arc::clone(&external.asserted),
+    });
+    Ok(Made {
+        board,
+        external,
+        interrupts,
+        chipset,
+        devices,
+    })
+}
+
+/// State that no device of this machine has taken would be lost in silence.
+fn refuse_strangers(
+    sections: Option<&[Section]>,
+    devices: &[Arc<dyn Device>],
+) -> Result<(), BuildError> {
+    let known = |section: &&Section| devices.iter().any(|device| device.id() == section.device);
+    match sections.unwrap_or_default().iter().find(|s| !known(s)) {
+        None => Ok(()),
+        Some(section) => Err(BuildError::Spec(format!(
+            "the saved state has a device '{}' that the spec does not have",
+            section.device
+        ))),
+    }
+}
+
+/// The sections of one device.
+struct Own(Option<Vec<Section>>);
+
+impl Own {
+    fn new(sections: Option<&[Section]>, id: &str) -> Self {
+        Self(sections.map(|sections| {
+            let own = sections.iter().filter(|section| section.device == id);
+            own.cloned().collect()
+        }))
+    }
+
+    fn get(&self) -> Origin<'_> {
+        match &self.0 {
+            Some(sections) => Origin::Restored(sections),
+            None => Origin::Fresh,
+        }
+    }
+}
+
+struct Start<'a> {
+    cpuid: &'a Table,
+    /// Where the boot vCPU starts; `None` when the saved states say it.
+    entry: Option<Entry>,
+    saved: Vec<VcpuState>,
+}
+
+fn start_vcpus(
+    spec: &MachineSpec,
+    vm: &Arc<Vm>,
+    made: &Made,
+    start: Start<'_>,
+) -> Result<Vec<VcpuThread>, BuildError> {
+    let mut saved = start.saved.into_iter();
+    let mut threads = Vec::new();
+    for index in 0..spec.cpus.count {
+        let vcpu = vm.create_vcpu(index)?;
+        vcpu.set_cpuid(&start.cpuid.for_vcpu(index))?;
+        match &start.entry {
+            Some(entry) => boot_vcpu(&vcpu, entry)?,
+            None => {
+                let state = saved.next().ok_or_else(|| {
+                    BuildError::Spec(format!("the saved state has no vCPU {index}"))
+                })?;
+                let refused = vcpu.restore(&state)?;
+                if !refused.is_empty() {
+                    tracing::warn!(vcpu = index, msrs = ?refused, "this host does not take all saved MSRs");
+                }
+            }
+        }
+        threads.push(VcpuThread::start(vcpu, Arc::clone(&made.board)).map_err(BuildError::Thread)?);
+    }
+    if let Some(first) = threads.first() {
+        made.external.connect(first.mailbox());
+    }
+    Ok(threads)
+}
+
+/// IA32_MISC_ENABLE with fast strings, as firmware leaves it.
+const MISC_ENABLE: Msr = Msr {
+    index: 0x1a0,
+    value: 1,
+};
+/// IA32_MTRR_DEF_TYPE: enabled, everything write-back.
+const MTRR_DEF_TYPE: Msr = Msr {
+    index: 0x2ff,
+    value: 0x806,
+};
+
+/// Gives a vCPU in reset state what firmware would have left there. Only the boot vCPU runs.
+pub(super) fn boot_vcpu(vcpu: &Vcpu, entry: &Entry) -> Result<(), KvmError> {
+    for msr in [MISC_ENABLE, MTRR_DEF_TYPE] {
+        if !vcpu.set_msr(msr)? {
+            tracing::debug!(index = msr.index, "this host does not take the MSR");
+        }
+    }
+    if vcpu.index() > 0 {
+        return Ok(());
+    }
+    let mut system = vcpu.system_registers()?;
+    let registers = boot_registers(entry, &mut system);
+    vcpu.set_system_registers(&system)?;
+    vcpu.set_registers(&registers)
+}
+
+fn boot_files(spec: &MachineSpec, files: &Files) -> Result<BootFiles, BuildError> {
+    let BootSpec::Kernel { kernel, initrd, .. } = &spec.boot;
+    let take = |named: &NamedFd| {
+        let fd = files.take(named.fd).map_err(|source| BuildError::File {
+            what: named.name.clone(),
+            source,
+        })?;
+        Ok::<_, BuildError>((File::from(fd), named.name.clone()))
+    };
+    Ok(BootFiles {
+        kernel: take(kernel)?,
+        initrd: initrd.as_ref().map(take).transpose()?,
+    })
+}
+
+/// Puts kernel and tables into RAM.
+pub(super) fn load(
+    spec: &MachineSpec,
+    memory: &GuestMemory,
+    files: &BootFiles,
+    ram_is_zero: bool,
+) -> Result<Entry, BootError> {
+    let BootSpec::Kernel { cmdline, .. } = &spec.boot;
+    let ram: Vec<Span> = layout::ram_spans(spec.memory.size)
+        .into_iter()
+        .map(span)
+        .collect();
+    let ports: Vec<u8> = spec.devices.iter().filter_map(serial_port).collect();
+    let apic_ids = apic_ids(&spec.cpus);
+    let input = BootInput {
+        kernel: BootFile {
+            file: &files.kernel.0,
+            name: &files.kernel.1,
+        },
+        initrd: files
+            .initrd
+            .as_ref()
+            .map(|(file, name)| BootFile { file, name }),
+        cmdline,
+        uuid: spec.uuid,
+        machine: &spec.machine,
+        cpus: BootCpus {
+            apic_ids: &apic_ids,
+            present: spec.cpus.count,
+            topology: spec.cpus.topology,
+        },
+        ram: &ram,
+        ram_is_zero,
+        pci: BootPci {
+            ecam: Span::new(layout::ECAM_BASE, layout::ECAM_SIZE),
+            last_bus: spec
+                .devices
+                .iter()
+                .filter_map(root_port_bus)
+                .max()
+                .unwrap_or(0),
+            mmio32: &[span(layout::MMIO32)],
+            mmio64: layout::mmio64(spec.memory.size).map(span),
+        },
+        serial_ports: &ports,
+        pvpanic: spec
+            .devices
+            .iter()
+            .any(|device| matches!(device.kind, DeviceKind::PvPanic(_))),
+        system: boot::SystemInfo::default(),
+    };
+    boot::load(memory, &input)
+}
+
+fn span(range: std::ops::Range<u64>) -> Span {
+    Span::new(range.start, range.end - range.start)
+}
+
+fn serial_port(device: &DeviceSpec) -> Option<u8> {
+    match &device.kind {
+        DeviceKind::Serial(serial) => Some(serial.port),
+        _ => None,
+    }
+}
+
+fn root_port_bus(device: &DeviceSpec) -> Option<u8> {
+    match &device.kind {
+        DeviceKind::PcieRootPort(port) => Some(port.bus),
+        _ => None,
+    }
+}
+
+/// The PIC's output on its way to the boot vCPU.
+#[derive(Debug, Default)]
+struct BootInterrupt {
+    asserted: Arc<AtomicBool>,
+    /// Known once the boot vCPU has its thread; before that it looks by itself.
+    vcpu: OnceLock<Arc<Mailbox>>,
+}
+
+impl BootInterrupt {
+    fn connect(&self, mailbox: &Arc<Mailbox>) {
+        // A second boot vCPU does not exist.
+        let _first = self.vcpu.set(Arc::clone(mailbox));
+    }
+}
+
+impl ExtInt for BootInterrupt {
+    fn set_output(&self, asserted: bool) {
+        let before = self.asserted.swap(asserted, Ordering::AcqRel);
+        if asserted
+            && !before
+            && let Some(vcpu) = self.vcpu.get()
+        {
+            vcpu.nudge();
+        }
+    }
+}
+
+struct ChipsetPins(Arc<Chipset>);
+
+impl Chips for ChipsetPins {
+    fn end_of_interrupt(&self, vector: u8) {
+        self.0.ioapic_eoi(vector);
+    }
+
+    fn acknowledge(&self) -> Option<u8> {
+        self.0.pic_pending().then(|| self.0.pic_acknowledge())
+    }
+}

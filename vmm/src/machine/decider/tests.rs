@@ -1,0 +1,273 @@
+//! The decider on its own: single stories, and any story.
+
+use super::*;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+type Test = Decider<u32>;
+
+fn running() -> Test {
+    Decider::new(EndActions::default(), false)
+}
+
+fn started(effects: &[Effect<u32>]) -> Option<&Step> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Start(step) => Some(step),
+        _ => None,
+    })
+}
+
+fn answers(effects: &[Effect<u32>]) -> Vec<(u32, bool)> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Answer(who, result) => Some((*who, result.is_ok())),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn a_pause_is_answered_when_the_machine_stands_still() {
+    let mut decider = running();
+    let effects = decider.ask(Ask::Client(RequestKind::Pause, 1));
+    assert_eq!(started(&effects), Some(&Step::Pause));
+    assert!(answers(&effects).is_empty());
+    let effects = decider.finished(Ok(()));
+    assert_eq!(answers(&effects), [(1, true)]);
+    assert!(!decider.run_state().runs());
+    let effects = decider.ask(Ask::Client(RequestKind::Pause, 2));
+    assert_eq!(answers(&effects), [(2, false)], "already paused");
+}
+
+#[test]
+fn requests_wait_for_the_step_that_runs() {
+    let mut decider = running();
+    decider.ask(Ask::Client(RequestKind::Pause, 1));
+    assert!(decider.ask(Ask::Client(RequestKind::Resume, 2)).is_empty());
+    let effects = decider.finished(Ok(()));
+    assert_eq!(started(&effects), Some(&Step::Resume));
+    let effects = decider.finished(Ok(()));
+    assert_eq!(answers(&effects), [(2, true)]);
+    assert!(decider.run_state().runs());
+}
+
+#[test]
+fn what_the_guest_did_comes_before_waiting_clients() {
+    let mut decider = running();
+    decider.ask(Ask::Client(RequestKind::Pause, 1));
+    decider.ask(Ask::Client(RequestKind::Resume, 2));
+    decider.ask(Ask::Guest(GuestNote::PowerOff));
+    let effects = decider.finished(Ok(()));
+    assert!(matches!(started(&effects), Some(Step::End(end)) if end.reason == EndReason::Shutdown));
+    let effects = decider.finished(Ok(()));
+    assert_eq!(answers(&effects), [(2, false)], "the domain has ended");
+    assert!(matches!(effects.last(), Some(Effect::Exit(_))));
+}
+
+#[test]
+fn end_actions_are_obeyed() {
+    let mut decider = Decider::<u32>::new(
+        EndActions {
+            on_poweroff: EndAction::Restart,
+            on_reboot: EndAction::Destroy,
+            on_crash: EndAction::Preserve,
+        },
+        false,
+    );
+    let effects = decider.ask(Ask::Guest(GuestNote::PowerOff));
+    assert_eq!(started(&effects), Some(&Step::Reset { run: true }));
+    decider.finished(Ok(()));
+    let effects = decider.ask(Ask::Guest(GuestNote::Crashed("fault".into())));
+    assert_eq!(started(&effects), Some(&Step::Pause));
+    decider.finished(Ok(()));
+    assert_eq!(decider.run_state().as_str(), "crashed");
+    let effects = decider.ask(Ask::Client(RequestKind::Resume, 1));
+    assert_eq!(answers(&effects), [(1, false)]);
+    let effects = decider.ask(Ask::Client(RequestKind::Reset, 2));
+    assert_eq!(started(&effects), Some(&Step::Reset { run: true }));
+    decider.finished(Ok(()));
+    assert!(decider.run_state().runs());
+    let effects = decider.ask(Ask::Guest(GuestNote::Reset));
+    assert!(matches!(started(&effects), Some(Step::End(end)) if end.reason == EndReason::Rebooted));
+}
+
+#[test]
+fn a_saved_machine_stays_paused_until_quit_or_resume() {
+    let mut decider = running();
+    let effects = decider.ask(Ask::Client(RequestKind::Save, 1));
+    assert_eq!(started(&effects), Some(&Step::Pause));
+    let effects = decider.finished(Ok(()));
+    assert_eq!(started(&effects), Some(&Step::Save));
+    assert_eq!(decider.owner(), Some(&mut 1));
+    let effects = decider.finished(Ok(()));
+    assert_eq!(answers(&effects), [(1, true)]);
+    assert!(!decider.run_state().runs());
+    let effects = decider.ask(Ask::Client(RequestKind::Quit, 2));
+    assert!(matches!(started(&effects), Some(Step::End(end)) if end.reason == EndReason::Saved));
+}
+
+#[test]
+fn a_failed_save_hands_the_machine_back_as_it_was() {
+    let mut decider = running();
+    decider.ask(Ask::Client(RequestKind::Save, 1));
+    decider.finished(Ok(()));
+    let effects = decider.finished(Err("no space".into()));
+    assert_eq!(answers(&effects), [(1, false)]);
+    assert_eq!(started(&effects), Some(&Step::Resume));
+    decider.finished(Ok(()));
+    assert!(decider.run_state().runs());
+
+    let mut decider = Decider::new(EndActions::default(), true);
+    decider.ask(Ask::Client(RequestKind::Save, 1));
+    decider.finished(Err("no space".into()));
+    assert!(matches!(decider.run_state(), RunState::Paused { reasons } if reasons.len() == 1));
+}
+
+#[test]
+fn a_reset_that_came_with_the_pause_is_not_lost_in_a_save() {
+    let mut decider = running();
+    decider.ask(Ask::Client(RequestKind::Save, 1));
+    decider.ask(Ask::Guest(GuestNote::Reset));
+    let effects = decider.finished(Ok(()));
+    assert_eq!(answers(&effects), [(1, false)]);
+    assert_eq!(started(&effects), Some(&Step::Resume));
+    let effects = decider.finished(Ok(()));
+    assert_eq!(started(&effects), Some(&Step::Reset { run: true }));
+}
+
+#[test]
+fn destroy_stops_a_job_and_then_the_machine() {
+    let mut decider = running();
+    decider.ask(Ask::Client(RequestKind::Save, 1));
+    decider.finished(Ok(()));
+    let effects = decider.ask(Ask::Client(RequestKind::Destroy, 2));
+    assert_eq!(effects, [Effect::AbortJob]);
+    let effects = decider.finished(Err("stopped".into()));
+    assert_eq!(answers(&effects), [(1, false)]);
+    let mut effects = decider.finished(Ok(()));
+    assert!(
+        matches!(started(&effects), Some(Step::End(_))),
+        "{effects:?}"
+    );
+    effects = decider.finished(Ok(()));
+    assert_eq!(answers(&effects), [(2, true)]);
+}
+
+#[test]
+fn sigterm_presses_the_button_once_and_the_deadline_ends_it() {
+    let mut decider = running();
+    let effects = decider.ask(Ask::Terminate);
+    assert!(effects.contains(&Effect::PressPower) && effects.contains(&Effect::StartDeadline));
+    assert!(decider.ask(Ask::Terminate).is_empty());
+    let effects = decider.ask(Ask::Deadline);
+    assert!(
+        matches!(started(&effects), Some(Step::End(end)) if end.reason == EndReason::Destroyed)
+    );
+}
+
+#[test]
+fn a_guest_that_restarts_on_poweroff_still_ends_on_sigterm() {
+    let actions = EndActions {
+        on_poweroff: EndAction::Restart,
+        ..EndActions::default()
+    };
+    let mut decider = Decider::<u32>::new(actions, false);
+    decider.ask(Ask::Terminate);
+    let effects = decider.ask(Ask::Guest(GuestNote::PowerOff));
+    assert!(matches!(started(&effects), Some(Step::End(end)) if end.reason == EndReason::Shutdown));
+}
+
+#[derive(Debug, Clone)]
+enum Move {
+    Client(RequestKind),
+    Guest(u8),
+    Finish(bool),
+    Terminate,
+    Deadline,
+}
+
+fn moves() -> impl Strategy<Value = Move> {
+    prop_oneof![
+        4 => prop::sample::select(RequestKind::ALL.to_vec()).prop_map(Move::Client),
+        2 => (0u8..5).prop_map(Move::Guest),
+        6 => prop::bool::weighted(0.8).prop_map(Move::Finish),
+        1 => Just(Move::Terminate),
+        1 => Just(Move::Deadline),
+    ]
+}
+
+fn note(number: u8) -> GuestNote {
+    match number {
+        0 => GuestNote::PowerOff,
+        1 => GuestNote::Reset,
+        2 => GuestNote::Crashed("x".into()),
+        3 => GuestNote::IoError("vda".into()),
+        _ => GuestNote::DebugExit(3),
+    }
+}
+
+fn actions() -> impl Strategy<Value = EndActions> {
+    let action = || {
+        prop::sample::select(vec![
+            EndAction::Destroy,
+            EndAction::Restart,
+            EndAction::Preserve,
+        ])
+    };
+    (action(), action(), action()).prop_map(|(on_poweroff, on_reboot, on_crash)| EndActions {
+        on_poweroff,
+        on_reboot,
+        on_crash,
+    })
+}
+
+proptest! {
+    /// At most one step runs, everybody is answered exactly once, and when all steps have been
+    /// finished nobody still waits.
+    #[test]
+    fn every_request_is_answered_exactly_once(actions in actions(), paused: bool,
+            story in prop::collection::vec(moves(), 1..60)) {
+        let mut decider = Decider::new(actions, paused);
+        let mut answered: BTreeMap<u32, u32> = BTreeMap::new();
+        let mut running = 0;
+        let mut exited = false;
+        let mut asked = 0;
+        let finish_all = std::iter::repeat_n(Move::Finish(true), 200);
+        for (number, step) in (0u32..).zip(story.into_iter().chain(finish_all)) {
+            let effects = match step {
+                _ if exited => break,
+                Move::Client(kind) => {
+                    asked += 1;
+                    answered.insert(number, 0);
+                    decider.ask(Ask::Client(kind, number))
+                }
+                Move::Guest(kind) => decider.ask(Ask::Guest(note(kind))),
+                Move::Finish(_) if running == 0 => Vec::new(),
+                Move::Finish(good) => {
+                    running -= 1;
+                    decider.finished(if good { Ok(()) } else { Err("no".into()) })
+                }
+                Move::Terminate => decider.ask(Ask::Terminate),
+                Move::Deadline => decider.ask(Ask::Deadline),
+            };
+            for effect in effects {
+                match effect {
+                    Effect::Start(_) => running += 1,
+                    Effect::Answer(who, _) => *answered.entry(who).or_default() += 1,
+                    Effect::Exit(_) => exited = true,
+                    _ => {}
+                }
+            }
+            prop_assert!(running <= 1, "{running} steps at once");
+            if let RunState::Paused { reasons } = decider.run_state() {
+                prop_assert!(!reasons.is_empty());
+            }
+        }
+        prop_assert!(exited || running == 0);
+        prop_assert_eq!(answered.len(), asked);
+        for (who, times) in answered {
+            prop_assert_eq!(times, 1, "request {} was answered {} times", who, times);
+        }
+    }
+}

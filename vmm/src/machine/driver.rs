@@ -1,0 +1,238 @@
+//! The driver: hears notes, lets the decider decide, and sees to it that it happens.
+//!
+//! It runs on the process's main thread and never waits for anything but its inbox, SIGTERM and a
+//! deadline. Steps that take time run on a thread of their own, one at a time, and leave a note when
+//! they are done. Replies always come.
+
+use super::Machine;
+use super::decider::{Ask, Decider, Effect, End, Step};
+use super::inbox::{Inbox, Note};
+use crate::control::{Outbox, Ticket};
+use crate::sandbox::Termination;
+use crate::snapshot;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use vmm_api::control::{ControlError, ErrorKind, Reply, Request, Status};
+
+/// Stack of the thread that a step runs on.
+const STACK: usize = 512 << 10;
+
+/// The driver of one machine.
+pub struct Driver {
+    machine: Arc<Machine>,
+    decider: Decider<Ticket>,
+    inbox: Inbox,
+    outbox: Outbox,
+    started: Instant,
+    deadline: Option<Instant>,
+    abort: Arc<AtomicBool>,
+}
+
+impl Driver {
+    /// Drives `machine`, which runs, or stands still if `paused`.
+    pub fn new(machine: Arc<Machine>, inbox: Inbox, outbox: Outbox, paused: bool) -> Self {
+        let decider = Decider::new(machine.spec().end_actions, paused);
+        Self {
+            machine,
+            decider,
+            inbox,
+            outbox,
+            started: Instant::now(),
+            deadline: None,
+            abort: Arc::default(),
+        }
+    }
+
+    /// Drives until the machine has ended.
+    pub fn drive(mut self, termination: &Termination) -> End {
+        loop {
+            self.wait(termination);
+            if termination.came()
+                && let Some(end) = self.ask(Ask::Terminate)
+            {
+                return end;
+            }
+            if self.deadline.is_some_and(|at| Instant::now() >= at) {
+                self.deadline = None;
+                if let Some(end) = self.ask(Ask::Deadline) {
+                    return end;
+                }
+            }
+            while let Some(note) = self.inbox.take() {
+                if let Some(end) = self.hear(note) {
+                    return end;
+                }
+            }
+        }
+    }
+
+    fn wait(&self, termination: &Termination) {
+        let timeout = self.deadline.map(|at| {
+            let left = at.saturating_duration_since(Instant::now());
+            Timespec::try_from(left).unwrap_or_default()
+        });
+        let mut fds = [
+            PollFd::new(self.inbox.bell(), PollFlags::IN),
+            PollFd::new(termination, PollFlags::IN),
+        ];
+        // A failed poll only means looking at once.
+        let _ready = poll(&mut fds, timeout.as_ref());
+        self.inbox.bell().hush();
+    }
+
+    fn hear(&mut self, note: Note) -> Option<End> {
+        match note {
+            Note::Guest(note) => self.ask(Ask::Guest(note)),
+            Note::Event(event) => {
+                self.outbox.tell(event);
+                None
+            }
+            Note::Client(request, ticket) => self.client(request, ticket),
+            Note::Finished(result) => {
+                if let Err(error) = &result {
+                    tracing::warn!(%error, "a step failed");
+                }
+                let effects = self.decider.finished(result);
+                self.carry_out(effects)
+            }
+        }
+    }
+
+    fn client(&mut self, request: Request, ticket: Ticket) -> Option<End> {
+        match (request.kind(), request) {
+            (Some(kind), _) => self.ask(Ask::Client(kind, ticket)),
+            (None, Request::Query) => {
+                ticket.answer(Ok(Reply::Status(Box::new(self.status()))));
+                None
+            }
+            (None, Request::Stats { device }) => {
+                ticket.answer(self.stats(device.as_deref()));
+                None
+            }
+            (None, _) => {
+                let message = "this build does not know the request";
+                ticket.answer(Err(ControlError::new(ErrorKind::Unsupported, message)));
+                None
+            }
+        }
+    }
+
+    fn ask(&mut self, ask: Ask<Ticket>) -> Option<End> {
+        let effects = self.decider.ask(ask);
+        self.carry_out(effects)
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect<Ticket>>) -> Option<End> {
+        let mut exit = None;
+        for effect in effects {
+            match effect {
+                Effect::Start(step) => self.start(step),
+                Effect::Answer(ticket, result) => ticket.answer(result.map(|()| Reply::Done)),
+                Effect::PressPower => self.machine.press_power_button(),
+                Effect::StartDeadline => {
+                    let seconds = self.machine.spec().host.powerdown_seconds;
+                    self.deadline = Some(Instant::now() + Duration::from_secs(seconds.into()));
+                }
+                Effect::AbortJob => self.abort.store(true, Ordering::Relaxed),
+                Effect::Tell(event) => {
+                    tracing::info!(?event, "machine");
+                    self.outbox.tell(event);
+                }
+                Effect::Exit(end) => exit = Some(end),
+            }
+        }
+        exit
+    }
+
+    fn start(&mut self, step: Step) {
+        self.abort = Arc::default();
+        let machine = Arc::clone(&self.machine);
+        let done = Done(Some(self.inbox.clone()));
+        let perform: Box<dyn FnOnce() -> Result<(), String> + Send> = match step {
+            Step::Pause => Box::new(move || machine.pause()),
+            Step::Resume => Box::new(move || machine.resume()),
+            Step::Reset { run } => Box::new(move || machine.reset(run)),
+            Step::End(_) => Box::new(move || machine.end()),
+            Step::Save => {
+                let fd = self
+                    .decider
+                    .owner()
+                    .and_then(|ticket| ticket.take_fds().pop());
+                let abort = Arc::clone(&self.abort);
+                Box::new(move || {
+                    let fd = fd.ok_or("the request came without a file descriptor")?;
+                    snapshot::save(&machine, &File::from(fd), &abort).map_err(|e| e.to_string())
+                })
+            }
+        };
+        let spawned = std::thread::Builder::new()
+            .name("step".into())
+            .stack_size(STACK)
+            .spawn(move || done.tell(perform()));
+        if let Err(error) = spawned {
+            // `done` was dropped with the closure, which left the note already.
+            tracing::error!(%error, "no thread for a step");
+        }
+    }
+
+    fn status(&self) -> Status {
+        let spec = self.machine.spec();
+        let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        let seconds = u64::try_from(cpu.tv_sec).unwrap_or_default();
+        let nanoseconds = u64::try_from(cpu.tv_nsec).unwrap_or_default();
+        Status {
+            name: spec.name.clone(),
+            uuid: spec.uuid,
+            pid: std::process::id(),
+            run: self.decider.run_state().clone(),
+            job: self.decider.job(),
+            uptime: self.started.elapsed().as_secs(),
+            cpu_time: seconds * 1_000_000_000 + nanoseconds,
+            memory: spec.memory.size,
+            vcpus: spec.cpus.count,
+            devices: spec
+                .devices
+                .iter()
+                .map(|device| device.id.clone())
+                .collect(),
+        }
+    }
+
+    fn stats(&self, wanted: Option<&str>) -> Result<Reply, ControlError> {
+        let mut devices = serde_json::Map::new();
+        for device in self.machine.devices() {
+            if wanted.is_none_or(|wanted| wanted == device.id()) {
+                devices.insert(device.id().into(), device.stats());
+            }
+        }
+        match wanted {
+            Some(wanted) if devices.is_empty() => {
+                let message = format!("no device is called '{wanted}'");
+                Err(ControlError::new(ErrorKind::Invalid, message))
+            }
+            _ => Ok(Reply::Stats { devices }),
+        }
+    }
+}
+
+/// Leaves the note that a step has ended, also when the step panics.
+struct Done(Option<Inbox>);
+
+impl Done {
+    fn tell(mut self, result: Result<(), String>) {
+        if let Some(inbox) = self.0.take() {
+            inbox.leave(Note::Finished(result));
+        }
+    }
+}
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        if let Some(inbox) = self.0.take() {
+            inbox.leave(Note::Finished(Err("it ended without a result".into())));
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! The driver's inbox: whoever has something to say leaves a note and goes on.
+//!
+//! Leaving a note never blocks and takes no lock that is held while anybody waits, so vCPU threads
+//! and device workers may do it at any time. Notes of one thread stay in order.
+
+use super::decider::GuestNote;
+use crate::bell::Bell;
+use crate::control::Ticket;
+use devices::host::MachineRequests;
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use vmm_api::control::{Event, Request};
+
+/// What the driver hears.
+#[derive(Debug)]
+pub enum Note {
+    /// The guest did something.
+    Guest(GuestNote),
+    /// Something that managers are told.
+    Event(Event),
+    /// A manager asks.
+    Client(Request, Ticket),
+    /// The step that ran has ended.
+    Finished(Result<(), String>),
+}
+
+struct Inner {
+    notes: Mutex<VecDeque<Note>>,
+    bell: Bell,
+}
+
+/// A handle to the inbox; cheap to clone.
+#[derive(Clone)]
+pub struct Inbox(Arc<Inner>);
+
+impl std::fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Inbox")
+    }
+}
+
+impl Inbox {
+    /// An empty inbox.
+    ///
+    /// # Errors
+    /// When the host has no eventfd left.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self(Arc::new(Inner {
+            notes: Mutex::default(),
+            bell: Bell::new()?,
+        })))
+    }
+
+    /// Leaves a note. What the guest says again before the first was heard is not kept twice, so
+    /// that it cannot fill the host's memory.
+    pub fn leave(&self, note: Note) {
+        {
+            let mut notes = self.0.notes.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Note::Guest(new) = &note
+                && notes
+                    .iter()
+                    .any(|old| matches!(old, Note::Guest(old) if old == new))
+            {
+                return;
+            }
+            notes.push_back(note);
+        }
+        self.0.bell.ring();
+    }
+
+    /// The oldest note. The driver's.
+    pub fn take(&self) -> Option<Note> {
+        self.0
+            .notes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop_front()
+    }
+
+    /// Rings when a note was left.
+    pub fn bell(&self) -> &Bell {
+        &self.0.bell
+    }
+}
+
+impl MachineRequests for Inbox {
+    fn power_off(&self) {
+        self.leave(Note::Guest(GuestNote::PowerOff));
+    }
+
+    fn reset(&self) {
+        self.leave(Note::Guest(GuestNote::Reset));
+    }
+
+    fn crashed(&self, detail: &str) {
+        self.leave(Note::Guest(GuestNote::Crashed(detail.into())));
+    }
+
+    fn debug_exit(&self, code: u8) {
+        self.leave(Note::Guest(GuestNote::DebugExit(code)));
+    }
+
+    fn io_error(&self, device: &str, detail: &str) {
+        let text = format!("{device}: {detail}");
+        self.leave(Note::Guest(GuestNote::IoError(text)));
+    }
+
+    fn event(&self, event: Event) {
+        self.leave(Note::Event(event));
+    }
+}

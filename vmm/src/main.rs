@@ -1,0 +1,44 @@
+//! The `vmm` program: one guest per process, told everything by a machine spec.
+//!
+//! It says what is wrong on standard error before the log is open, in the log afterwards, and in the
+//! end record last. Its exit code is one of [`Code`], or what the test device says.
+#![deny(unsafe_code)]
+
+use std::process::ExitCode;
+use vmm::process::{self, Code};
+
+const USAGE: &str = "usage: vmm --spec-fd N\n       vmm --version\n\n\
+    Runs the machine that the spec behind descriptor N describes. Started by the manager; see \
+    docs/architecture.md.";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
+        ["--version"] => {
+            println!("vmm {}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
+        ["--help" | "-h"] => {
+            println!("{USAGE}");
+            ExitCode::SUCCESS
+        }
+        ["--spec-fd", number] => match number.parse() {
+            Ok(number) => leave(process::run(number)),
+            Err(_) => wrong_usage(),
+        },
+        _ => wrong_usage(),
+    }
+}
+
+fn wrong_usage() -> ExitCode {
+    eprintln!("{USAGE}");
+    ExitCode::from(Code::Usage.number())
+}
+
+/// Leaves at once: everything that must be written is written, and the kernel takes down memory,
+/// threads and descriptors faster than we could.
+#[allow(clippy::exit)]
+fn leave(code: u8) -> ExitCode {
+    std::process::exit(i32::from(code))
+}

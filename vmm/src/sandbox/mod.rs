@@ -1,0 +1,11 @@
+//! The process itself: which descriptors it holds, which signals it obeys.
+//!
+//! Everything that narrows what the process may do belongs here. It must run before any other
+//! thread exists, and before anything of the guest's is looked at.
+#![allow(unsafe_code)]
+
+mod descriptors;
+mod signals;
+
+pub use descriptors::{AdoptError, adopt, take_one};
+pub use signals::{Termination, prepare_signals};
