@@ -1,0 +1,144 @@
+//! `vm edit`: the story of one edit.
+//!
+//! The definition is copied to a private file and the editor started on it. What comes out is
+//! checked as `define` checks it; a mistake is shown with its line, and on a terminal the person is
+//! asked whether to try again. Nothing is written before the text is right, and a failed edit never
+//! exits with 0.
+
+use crate::cli::{Context, Group, Verb};
+use crate::error::{Error, Kind, Result, plain_io};
+use crate::manager::Domain;
+use std::fs;
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::path::Path;
+use std::process::Command;
+
+/// Change a domain's definition with $VISUAL or $EDITOR
+///
+/// A running domain takes the change up when it is started the next time.
+#[derive(Debug, clap::Args)]
+pub struct Edit {
+    /// The domain: name, id or UUID
+    domain: String,
+}
+
+impl Verb for Edit {
+    const NAME: &'static str = "edit";
+    const GROUP: Group = Group::Domain;
+
+    fn run(self, context: &Context) -> Result<()> {
+        let manager = context.manager()?;
+        let domain = context.domain(&self.domain)?;
+        let before = manager.stored(&domain)?.text;
+        let folder = tempfile::Builder::new()
+            .prefix("vm-edit-")
+            .tempdir()
+            .map_err(|error| Error::io("create a file in", &std::env::temp_dir(), &error))?;
+        let path = folder.path().join(format!("{}.xml", domain.name));
+        fs::write(&path, &before).map_err(|error| Error::io("write", &path, &error))?;
+        loop {
+            edit(&path)?;
+            let after =
+                fs::read_to_string(&path).map_err(|error| Error::io("read", &path, &error))?;
+            if after == before {
+                return context.ui.sentence(format!(
+                    "Domain '{}' XML configuration not changed.",
+                    domain.name
+                ));
+            }
+            let file = format!("{}.xml", domain.name);
+            let error = match manager.replace(&domain, &before, &after, &file) {
+                Ok(defined) => {
+                    for warning in &defined.warnings {
+                        context.ui.warn(warning);
+                    }
+                    return context.ui.sentence(format!(
+                        "Domain '{}' XML configuration edited.",
+                        domain.name
+                    ));
+                }
+                Err(error) => error,
+            };
+            match ask(context, &error)? {
+                Answer::Again => {}
+                Answer::Restart => {
+                    fs::write(&path, &before).map_err(|error| Error::io("write", &path, &error))?;
+                }
+                Answer::GiveUp => return Err(give_up(&domain, folder, error)),
+            }
+        }
+    }
+}
+
+/// The text is kept: what somebody typed is worth more than a clean temporary directory.
+fn give_up(domain: &Domain, folder: tempfile::TempDir, error: Error) -> Error {
+    let kept = folder.keep();
+    error
+        .context(format!("Failed to edit domain '{}'", domain.name))
+        .hint(format!("your text is kept in {}", kept.display()))
+}
+
+fn edit(path: &Path) -> Result<()> {
+    let editor = ["VISUAL", "EDITOR"]
+        .iter()
+        .find_map(|name| {
+            std::env::var(name)
+                .ok()
+                .filter(|editor| !editor.trim().is_empty())
+        })
+        .unwrap_or_else(|| "vi".to_string());
+    let failed = |why: String| {
+        Error::new(Kind::Io, format!("the editor '{editor}' failed"))
+            .cause(why)
+            .hint("set VISUAL or EDITOR to an editor")
+    };
+    // Through a shell, since people put options and quotes into EDITOR.
+    let status = Command::new("/bin/sh")
+        .arg("-c")
+        .arg(format!("{editor} \"$1\""))
+        .arg("sh")
+        .arg(path)
+        .status()
+        .map_err(|error| failed(plain_io(&error)))?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(failed(format!(
+        "it ended with {status}; nothing was changed"
+    )))
+}
+
+enum Answer {
+    Again,
+    Restart,
+    GiveUp,
+}
+
+fn ask(context: &Context, error: &Error) -> Result<Answer> {
+    if !io::stdin().is_terminal() {
+        return Ok(Answer::GiveUp);
+    }
+    context.ui.error(error);
+    loop {
+        let mut out = io::stdout().lock();
+        // A terminal that cannot be written to gives no answer either.
+        let _ = out
+            .write_all(b"Failed. Try again? [y,n,i,f,?]: ")
+            .and_then(|()| out.flush());
+        drop(out);
+        let mut line = String::new();
+        let read = io::stdin().lock().read_line(&mut line);
+        let read = read.map_err(|error| Error::io("read", Path::new("/dev/stdin"), &error))?;
+        match line.trim() {
+            "y" | "Y" => return Ok(Answer::Again),
+            "i" => return Ok(Answer::Restart),
+            "n" | "N" => return Ok(Answer::GiveUp),
+            _ if read == 0 => return Ok(Answer::GiveUp),
+            "f" => context.ui.hint("a definition with mistakes is never taken: correct them, or give up"),
+            _ => context.ui.line(
+                "y - yes, edit again\nn - no, give up; your text is kept\n\
+                 i - start again from the old definition\nf - force; not possible here\n? - this help",
+            )?,
+        }
+    }
+}

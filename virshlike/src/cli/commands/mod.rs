@@ -1,0 +1,41 @@
+//! The verbs, one file each. A file holds the argument struct, whose documentation is the help text,
+//! and the words that are printed; what a verb means is in `manager`.
+
+pub mod autostart;
+pub mod completion;
+pub mod console;
+pub mod create;
+pub mod define;
+pub mod desc;
+pub mod destroy;
+pub mod domblkinfo;
+pub mod domblklist;
+pub mod domblkstat;
+pub mod domid;
+pub mod domiflist;
+pub mod dominfo;
+pub mod domname;
+pub mod domrename;
+pub mod domstate;
+pub mod domuuid;
+pub mod dumpxml;
+pub mod edit;
+pub mod event;
+pub mod help;
+pub mod history;
+pub mod host_check;
+pub mod hostname;
+pub mod list;
+pub mod logs;
+pub mod nodeinfo;
+pub mod reboot;
+pub mod reset;
+pub mod resume;
+pub mod shutdown;
+pub mod start;
+pub mod suspend;
+pub mod ttyconsole;
+pub mod undefine;
+pub mod uri;
+pub mod vcpucount;
+pub mod version;

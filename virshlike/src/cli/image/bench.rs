@@ -1,0 +1,115 @@
+//! `vm image bench`
+
+use super::tool::{self, Access};
+use crate::cli::Context;
+use crate::error::{Error, Kind, Result};
+use images::Cache;
+use images::ops::BenchOptions;
+use std::path::PathBuf;
+
+/// Measure how fast an image is
+#[derive(Debug, clap::Args)]
+pub struct Bench {
+    /// Format of the image; looked at if not said
+    #[arg(short = 'f', value_name = "FMT")]
+    fmt: Option<String>,
+    /// Requests in total
+    #[arg(short = 'c', value_name = "N", default_value_t = 75000)]
+    count: u64,
+    /// Requests in flight
+    #[arg(short = 'd', value_name = "N", default_value_t = 64)]
+    depth: u64,
+    /// Bytes of a request
+    #[arg(short = 's', value_name = "SIZE", default_value = "4k")]
+    size: String,
+    /// Bytes from one request to the next; that of a request if not said
+    #[arg(short = 'S', value_name = "SIZE")]
+    step: Option<String>,
+    /// Where the first request is
+    #[arg(short = 'o', value_name = "SIZE", default_value = "0")]
+    offset: String,
+    /// Write instead of read; destroys what is in the image
+    #[arg(short = 'w')]
+    write: bool,
+    /// Flush after so many requests
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    flush_interval: u64,
+    /// The byte to write
+    #[arg(long, value_name = "BYTE", default_value_t = 0)]
+    pattern: u8,
+    /// Cache mode: none, writeback, writethrough, unsafe, directsync
+    #[arg(short = 't', value_name = "MODE", default_value = "writeback")]
+    cache: String,
+    /// Accepted for qemu-img's sake: io_uring is used where there is one
+    #[arg(short = 'i', value_name = "AIO", hide = true)]
+    aio: Option<String>,
+    /// The file
+    filename: PathBuf,
+}
+
+impl Bench {
+    /// Does it.
+    ///
+    /// # Errors
+    /// What is wrong with the image; the first request that failed.
+    pub fn run(self, context: &Context) -> Result<()> {
+        let executor = tool::executor()?;
+        let format = tool::format_of(&self.filename, self.fmt.as_deref())?;
+        let access = Access {
+            writable: self.write,
+            cache: Some(cache(&self.cache)?),
+            ..Access::default()
+        };
+        let image = tool::open(&self.filename, format, access)?;
+        tool::activate(&executor, &self.filename, &image)?;
+        let size = tool::size(&self.size)?;
+        let options = BenchOptions {
+            write: self.write,
+            count: self.count,
+            depth: self.depth,
+            size,
+            step: self.step.as_deref().map_or(Ok(size), tool::size)?,
+            offset: tool::size(&self.offset)?,
+            flush_interval: self.flush_interval,
+            pattern: self.pattern,
+        };
+        context.ui.sentence(format!(
+            "Sending {} {} requests, {} bytes each, {} in parallel (starting at offset {}, step \
+             size {})",
+            options.count,
+            if options.write { "write" } else { "read" },
+            options.size,
+            options.depth,
+            options.offset,
+            options.step
+        ))?;
+        let took = executor
+            .block_on(images::ops::bench(&image, &options))
+            .map_err(|error| tool::wrong(&self.filename, &error))?;
+        tool::close(&executor, &self.filename, &image)?;
+        let seconds = took.as_secs_f64();
+        if context.ui.is_json() {
+            let rate = options.count as f64 / seconds;
+            return context
+                .ui
+                .json(&serde_json::json!({ "seconds": seconds, "iops": rate }));
+        }
+        context
+            .ui
+            .line(format!("Run completed in {seconds:.3} seconds."))
+    }
+}
+
+fn cache(name: &str) -> Result<Cache> {
+    match name {
+        "none" => Ok(Cache::None),
+        "writeback" => Ok(Cache::Writeback),
+        "writethrough" => Ok(Cache::Writethrough),
+        "unsafe" => Ok(Cache::Unsafe),
+        "directsync" => Ok(Cache::DirectSync),
+        _ => Err(Error::new(
+            Kind::Usage,
+            format!("Invalid cache mode '{name}'"),
+        )),
+    }
+}

@@ -1,0 +1,78 @@
+//! `vm image commit`
+
+use super::tool::{self, Access, Progress};
+use crate::cli::Context;
+use crate::error::{Error, Kind, Result};
+use images::Format;
+use std::path::PathBuf;
+
+/// Write what an image has into its backing file
+#[derive(Debug, clap::Args)]
+pub struct Commit {
+    /// Format of the image; only qcow2 has backing files
+    #[arg(short = 'f', value_name = "FMT")]
+    fmt: Option<String>,
+    /// Keep the image as it is; it is emptied otherwise
+    #[arg(short = 'd')]
+    keep: bool,
+    /// Show progress
+    #[arg(short = 'p')]
+    progress: bool,
+    /// The image
+    filename: PathBuf,
+}
+
+impl Commit {
+    /// Does it.
+    ///
+    /// # Errors
+    /// An image without a backing file; images in use; a full disk.
+    pub fn run(self, context: &Context) -> Result<()> {
+        let path = &self.filename;
+        let format = tool::format_of(path, self.fmt.as_deref())?;
+        let facts = images::ops::info(
+            tool::open_file(path, false)?,
+            &path.display().to_string(),
+            format,
+        )
+        .map_err(|error| tool::wrong(path, &error))?;
+        let Some(base_path) = facts.full_backing_filename.map(PathBuf::from) else {
+            return Err(Error::new(
+                Kind::State,
+                "Image does not have a backing file",
+            ));
+        };
+        let base_format = match facts.backing_filename_format.as_deref() {
+            Some(name) => tool::format(name)?,
+            None => Format::Raw,
+        };
+        let executor = tool::executor()?;
+        // The base is locked for writing by itself; the image above it locks only itself.
+        let access = Access {
+            writable: true,
+            ..Access::default()
+        };
+        let base = tool::open(&base_path, base_format, access)?;
+        tool::activate(&executor, &base_path, &base)?;
+        let access = Access {
+            unlocked_backing: true,
+            ..access
+        };
+        let image = tool::open(path, format, access)?;
+        tool::activate(&executor, path, &image)?;
+        let progress = Progress::new(context, self.progress);
+        let result = executor.block_on(images::ops::commit(&image, &base, &|done, total| {
+            progress.set(done, total);
+        }));
+        progress.end();
+        result.map_err(|error| tool::wrong(path, &error))?;
+        tool::close(&executor, &base_path, &base)?;
+        if !self.keep {
+            executor
+                .block_on(images::ops::empty(&image))
+                .map_err(|error| tool::wrong(path, &error))?;
+        }
+        tool::close(&executor, path, &image)?;
+        context.ui.sentence("Image committed.")
+    }
+}

@@ -1,0 +1,142 @@
+//! Every verb, once, in virsh's groups. Adding a verb: one file under [`super::commands`], one line
+//! here.
+
+use super::Context;
+use super::commands as verb;
+use crate::error::Result;
+use clap::{ArgMatches, Command};
+use std::process::ExitCode;
+
+/// virsh's groups, as `vm help` shows them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    /// Changing and running domains.
+    Domain,
+    /// Looking at domains.
+    Monitoring,
+    /// Disk images in files.
+    Image,
+    /// The host and the connection.
+    Host,
+    /// vm itself.
+    Shell,
+}
+
+impl Group {
+    /// In the order of `vm help`.
+    pub const ALL: [Self; 5] = [
+        Self::Domain,
+        Self::Monitoring,
+        Self::Image,
+        Self::Host,
+        Self::Shell,
+    ];
+
+    /// Title and keyword.
+    pub fn title(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Domain => ("Domain Management", "domain"),
+            Self::Monitoring => ("Domain Monitoring", "monitor"),
+            Self::Image => ("Disk Images", "image"),
+            Self::Host => ("Host and Hypervisor", "host"),
+            Self::Shell => ("vm itself", "vm"),
+        }
+    }
+}
+
+/// A verb: the struct is the argument list, its documentation the help text.
+pub trait Verb: clap::Args {
+    /// What is typed.
+    const NAME: &'static str;
+    /// Where `vm help` shows it.
+    const GROUP: Group;
+
+    /// Does it.
+    ///
+    /// # Errors
+    /// What the person should read.
+    fn run(self, context: &Context) -> Result<()>;
+
+    /// Does it, with an exit code of its own; only for verbs that have answers beside failure.
+    ///
+    /// # Errors
+    /// What the person should read.
+    fn run_with_code(self, context: &Context) -> Result<ExitCode> {
+        self.run(context).map(|()| ExitCode::SUCCESS)
+    }
+}
+
+/// A verb in the registry.
+pub struct Entry {
+    /// What is typed.
+    pub name: &'static str,
+    /// Where `vm help` shows it.
+    pub group: Group,
+    /// Its command line.
+    pub command: fn() -> Command,
+    /// Does it.
+    pub run: fn(&ArgMatches, &Context) -> Result<ExitCode>,
+}
+
+impl Entry {
+    /// The entry of a verb.
+    pub const fn of<V: Verb>() -> Self {
+        Self {
+            name: V::NAME,
+            group: V::GROUP,
+            command: || V::augment_args(Command::new(V::NAME)),
+            run: |matches, context| {
+                let verb = V::from_arg_matches(matches).map_err(|error| super::usage(&error))?;
+                verb.run_with_code(context)
+            },
+        }
+    }
+}
+
+/// Every verb.
+pub const ENTRIES: &[Entry] = &[
+    Entry::of::<verb::autostart::Autostart>(),
+    Entry::of::<verb::completion::Completion>(),
+    Entry::of::<verb::console::Console>(),
+    Entry::of::<verb::create::Create>(),
+    Entry::of::<verb::define::Define>(),
+    Entry::of::<verb::desc::Desc>(),
+    Entry::of::<verb::destroy::Destroy>(),
+    Entry::of::<verb::domblkinfo::Domblkinfo>(),
+    Entry::of::<verb::domblklist::Domblklist>(),
+    Entry::of::<verb::domblkstat::Domblkstat>(),
+    Entry::of::<verb::domid::Domid>(),
+    Entry::of::<verb::domiflist::Domiflist>(),
+    Entry::of::<verb::dominfo::Dominfo>(),
+    Entry::of::<verb::domname::Domname>(),
+    Entry::of::<verb::domrename::Domrename>(),
+    Entry::of::<verb::domstate::Domstate>(),
+    Entry::of::<verb::domuuid::Domuuid>(),
+    Entry::of::<verb::dumpxml::Dumpxml>(),
+    Entry::of::<verb::edit::Edit>(),
+    Entry::of::<verb::event::Event>(),
+    Entry::of::<verb::help::Help>(),
+    Entry::of::<verb::history::History>(),
+    Entry::of::<verb::host_check::HostCheck>(),
+    Entry::of::<verb::hostname::Hostname>(),
+    Entry::of::<super::image::Image>(),
+    Entry::of::<verb::list::List>(),
+    Entry::of::<verb::logs::Logs>(),
+    Entry::of::<verb::nodeinfo::Nodeinfo>(),
+    Entry::of::<verb::reboot::Reboot>(),
+    Entry::of::<verb::reset::Reset>(),
+    Entry::of::<verb::resume::Resume>(),
+    Entry::of::<verb::shutdown::Shutdown>(),
+    Entry::of::<verb::start::Start>(),
+    Entry::of::<verb::suspend::Suspend>(),
+    Entry::of::<verb::ttyconsole::Ttyconsole>(),
+    Entry::of::<verb::undefine::Undefine>(),
+    Entry::of::<verb::uri::Uri>(),
+    Entry::of::<verb::vcpucount::Vcpucount>(),
+    Entry::of::<verb::version::Version>(),
+];
+
+/// The verb with this name.
+pub fn find(name: &str) -> Option<&'static Entry> {
+    ENTRIES.iter().find(|entry| entry.name == name)
+}

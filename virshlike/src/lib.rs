@@ -1,0 +1,23 @@
+//! The manager: domain definitions, the store, the life cycle of guests, and the command line.
+//!
+//! - [`xml`], [`model`]: documents that keep what a person wrote, and what they mean.
+//! - [`store`]: definitions on disk, under locks, atomic; never judges XML.
+//! - [`runtime`]: guests' processes: starting, finding and adopting them.
+//! - [`manager`]: what the verbs mean, over all of these.
+//! - [`cli`]: the words that people type and read.
+//! - [`spawn`]: the fork and exec of a guest's process.
+//!
+//! It never links the VMM: a guest runs in a process of its own and is reached over its control
+//! socket.
+
+#![deny(unsafe_code)]
+
+pub mod cli;
+pub mod error;
+pub mod manager;
+pub mod model;
+pub mod runtime;
+#[allow(unsafe_code)]
+pub mod spawn;
+pub mod store;
+pub mod xml;

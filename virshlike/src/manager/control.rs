@@ -1,0 +1,139 @@
+//! Requests to a running guest, in virsh's words.
+
+use super::{Domain, Manager};
+use crate::error::{Error, Kind, Result};
+use crate::runtime::guest::{ANSWER, Guest};
+use crate::runtime::{cgroup, rundir};
+use std::time::Duration;
+use vmm_api::control::{Reply, Request};
+
+impl Manager {
+    /// Holds the vCPUs.
+    ///
+    /// # Errors
+    /// It is not running, or paused already.
+    pub fn suspend(&self, domain: &Domain) -> Result<()> {
+        self.ask(domain, Request::Pause, "suspend")
+    }
+
+    /// Lets the vCPUs run.
+    ///
+    /// # Errors
+    /// It is not running, or not paused.
+    pub fn resume(&self, domain: &Domain) -> Result<()> {
+        self.ask(domain, Request::Resume, "resume")
+    }
+
+    /// Presses the power button; the guest decides.
+    ///
+    /// # Errors
+    /// It is not running, or paused.
+    pub fn shutdown(&self, domain: &Domain) -> Result<Guest> {
+        let guest = self.running(domain)?;
+        self.ask(domain, Request::Powerdown, "shutdown")?;
+        Ok(guest)
+    }
+
+    /// Resets the machine at once.
+    ///
+    /// # Errors
+    /// It is not running.
+    pub fn reset(&self, domain: &Domain) -> Result<()> {
+        self.ask(domain, Request::Reset, "reset")
+    }
+
+    fn ask(&self, domain: &Domain, request: Request, verb: &str) -> Result<()> {
+        let _domain = self.store.lock_domain(domain.uuid, &domain.name)?;
+        self.running(domain)?.call(request, ANSWER)?;
+        self.note(domain.uuid, verb, &domain.name, "");
+        Ok(())
+    }
+
+    /// Ends the guest; returns when its process is gone and its images are free.
+    ///
+    /// # Errors
+    /// It is not running, or cannot be ended.
+    pub fn destroy(&self, domain: &Domain) -> Result<()> {
+        let _domain = self.store.lock_domain(domain.uuid, &domain.name)?;
+        let guest = self.running(domain)?;
+        guest.destroy()?;
+        guest.dir().tidy()?;
+        cgroup::forget(&domain.name);
+        self.note(domain.uuid, "destroy", &domain.name, "");
+        Ok(())
+    }
+
+    /// Waits until a guest that was asked to end has ended, and tidies up after it.
+    ///
+    /// # Errors
+    /// [`Kind::Timeout`] when it still runs after `patience`.
+    pub fn wait_off(&self, domain: &Domain, guest: &Guest, patience: Duration) -> Result<()> {
+        if guest.wait_end(patience)? {
+            let _domain = self.store.lock_domain(domain.uuid, &domain.name)?;
+            guest.dir().tidy()?;
+            cgroup::forget(&domain.name);
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::Timeout,
+            format!(
+                "waited {} s for domain '{}' to shut down: it still runs",
+                patience.as_secs(),
+                domain.name
+            ),
+        )
+        .hint("a guest without ACPI support ignores its power button")
+        .hint(format!("end it at once: vm destroy {}", domain.name)))
+    }
+
+    /// Presses the power button and starts the domain again when it is off.
+    ///
+    /// # Errors
+    /// It is not running, does not end within `patience`, or cannot be started again.
+    pub fn reboot(&self, domain: &Domain, patience: Duration) -> Result<()> {
+        let guest = self.shutdown(domain)?;
+        self.wait_off(domain, &guest, patience)
+            .map_err(|error| error.hint(format!("or reset it: vm reset {}", domain.name)))?;
+        self.start(domain, super::start::StartOptions::default())
+            .map(|_| ())
+    }
+
+    /// Counters of every device, by alias.
+    ///
+    /// # Errors
+    /// Its process does not answer.
+    pub fn device_stats(
+        &self,
+        guest: &Guest,
+    ) -> Result<serde_json::Map<String, serde_json::Value>> {
+        match guest.call(Request::Stats { device: None }, ANSWER)? {
+            Reply::Stats { devices } => Ok(devices),
+            _ => Err(Error::new(
+                Kind::Guest,
+                "the guest's process answered beside the question",
+            )),
+        }
+    }
+
+    /// Tidies up after guests that ended by themselves, on the way of a verb that writes anyway.
+    /// Waits for nobody: what cannot be tidied now is tidied later.
+    pub(super) fn sweep(&self) {
+        for dir in rundir::runs(&self.store.layout().run).unwrap_or_default() {
+            let Ok(rundir::Liveness::Ended(last)) = dir.liveness() else {
+                continue;
+            };
+            let uuid = dir
+                .path()
+                .file_name()
+                .and_then(|name| name.to_str()?.parse().ok());
+            let Some(uuid) = uuid else { continue };
+            let Some(_domain) = self.store.try_lock_domain(uuid, &last.name) else {
+                continue;
+            };
+            // Both may fail where somebody was faster, and are done by the next one.
+            if dir.tidy().is_ok() {
+                cgroup::forget(&last.name);
+            }
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! define, undefine, rename, autostart: changes of the store.
+//!
+//! Order of locks: the domain's, then the store's. What decides is read again under them.
+
+use super::definition::{self, Checked};
+use super::{Domain, Manager};
+use crate::error::{Error, Kind, Result};
+use crate::model;
+use crate::runtime::rundir::Liveness;
+use crate::store::{Writer, name};
+use crate::xml::{Diagnostics, Edits, NewElement};
+use uuid::Uuid;
+
+/// What came of a define.
+#[derive(Debug)]
+pub struct Defined {
+    /// The domain's name.
+    pub name: String,
+    /// Its UUID.
+    pub uuid: Uuid,
+    /// What was accepted without effect.
+    pub warnings: Diagnostics,
+    /// Whether the file changed; `false` when it already said exactly this.
+    pub changed: bool,
+}
+
+impl Manager {
+    /// Defines a domain, new or over its old definition. `file` is what messages call the text.
+    ///
+    /// A definition without a UUID that has the name of a defined domain is taken for that domain.
+    ///
+    /// # Errors
+    /// Mistakes in the text; a name or UUID that another domain has; a store that cannot be
+    /// written. The old definition then stands.
+    pub fn define(&self, text: &str, file: &str) -> Result<Defined> {
+        let mut checked = definition::check(text, file)?;
+        name::check(&checked.model.name)?;
+        self.sweep();
+        let uuid = self.settle_uuid(&mut checked)?;
+        model::complete(&mut checked.document, &mut checked.model)
+            .map_err(|found| definition::mistakes(&found))?;
+        let name = checked.model.name.clone();
+        let _domain = self.store.lock_domain(uuid, &name)?;
+        let writer = self.store.writer()?;
+        self.refuse_conflict(&name, uuid)?;
+        let text = checked.document.text();
+        let changed = self.store.read(&name)?.is_none_or(|old| old.text != text);
+        if changed {
+            writer.put(&name, &text)?;
+            self.adopt_transient(uuid)?;
+            drop(writer);
+            self.note(uuid, "define", &name, "");
+        }
+        Ok(Defined {
+            name,
+            uuid,
+            warnings: checked.warnings,
+            changed,
+        })
+    }
+
+    /// Checks a definition as `define` does, and changes nothing.
+    ///
+    /// # Errors
+    /// As [`Manager::define`].
+    pub fn validate(&self, text: &str, file: &str) -> Result<Defined> {
+        let mut checked = definition::check(text, file)?;
+        name::check(&checked.model.name)?;
+        let uuid = self.settle_uuid(&mut checked)?;
+        model::complete(&mut checked.document, &mut checked.model)
+            .map_err(|found| definition::mistakes(&found))?;
+        self.refuse_conflict(&checked.model.name, uuid)?;
+        Ok(Defined {
+            name: checked.model.name,
+            uuid,
+            warnings: checked.warnings,
+            changed: false,
+        })
+    }
+
+    /// The UUID of a definition: its own, that of the domain with its name, or a new one.
+    pub(super) fn settle_uuid(&self, checked: &mut Checked) -> Result<Uuid> {
+        if let Some(uuid) = checked.model.uuid {
+            return Ok(uuid);
+        }
+        let known = self.store.read(&checked.model.name)?.map(|old| old.uuid);
+        let uuid = known.unwrap_or_else(Uuid::new_v4);
+        definition::set_uuid(checked, uuid)?;
+        Ok(uuid)
+    }
+
+    /// Refuses a name or UUID that belongs to another domain. The caller has the store's lock when
+    /// it is going to write.
+    pub(super) fn refuse_conflict(&self, name: &str, uuid: Uuid) -> Result<()> {
+        if let Some(other) = self.store.read(name)?
+            && other.uuid != uuid
+        {
+            return Err(Error::new(
+                Kind::Exists,
+                format!(
+                    "operation failed: domain '{name}' already exists with uuid {}",
+                    other.uuid
+                ),
+            )
+            .hint("remove <uuid> to change that domain, or choose another name"));
+        }
+        if let Some(other) = self.store.name_of(uuid)?
+            && other != name
+        {
+            return Err(Error::new(
+                Kind::Exists,
+                format!("operation failed: domain '{other}' is already defined with uuid {uuid}"),
+            )
+            .hint(format!(
+                "remove <uuid> to make a new domain, or rename that one: vm domrename {other} {name}"
+            )));
+        }
+        for guest in self.guests()? {
+            let record = &guest.record;
+            if (record.name == name) != (record.uuid == uuid) {
+                return Err(Error::new(
+                    Kind::Exists,
+                    format!(
+                        "operation failed: domain '{}' is running with uuid {}",
+                        record.name, record.uuid
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A running transient domain that gets a definition becomes persistent.
+    fn adopt_transient(&self, uuid: Uuid) -> Result<()> {
+        self.set_transient(uuid, false)
+    }
+
+    fn set_transient(&self, uuid: Uuid, transient: bool) -> Result<()> {
+        let dir = self.run_dir(uuid);
+        if let Liveness::Alive(mut record) = dir.liveness()?
+            && record.transient != transient
+        {
+            record.transient = transient;
+            dir.write_record(&record)?;
+        }
+        Ok(())
+    }
+
+    /// Removes a domain's definition. A running one goes on and is gone when it ends.
+    ///
+    /// # Errors
+    /// A transient domain, or a store that cannot be written.
+    pub fn undefine(&self, domain: &Domain) -> Result<()> {
+        self.sweep();
+        let _domain = self.store.lock_domain(domain.uuid, &domain.name)?;
+        let writer = self.store.writer()?;
+        self.still_defined(domain)?;
+        writer.remove(&domain.name)?;
+        drop(writer);
+        let dir = self.run_dir(domain.uuid);
+        if matches!(dir.liveness()?, Liveness::Alive(_)) {
+            self.set_transient(domain.uuid, true)?;
+        } else {
+            dir.remove()?;
+        }
+        self.note(domain.uuid, "undefine", &domain.name, "");
+        Ok(())
+    }
+
+    fn still_defined(&self, domain: &Domain) -> Result<()> {
+        match self.store.read(&domain.name)? {
+            Some(found) if found.uuid == domain.uuid => Ok(()),
+            _ if self.guest(domain)?.is_some() => {
+                Err(Error::invalid_operation("cannot undefine transient domain"))
+            }
+            _ => Err(Error::new(
+                Kind::NotFound,
+                format!("failed to get domain '{}'", domain.name),
+            )
+            .cause("another command removed or renamed it meanwhile")),
+        }
+    }
+
+    /// Renames a domain that is not running.
+    ///
+    /// # Errors
+    /// It runs; the new name is bad or taken; its definition is wrong.
+    pub fn rename(&self, domain: &Domain, new: &str) -> Result<()> {
+        name::check(new)?;
+        let _domain = self.store.lock_domain(domain.uuid, &domain.name)?;
+        let writer = self.store.writer()?;
+        if self.guest(domain)?.is_some() {
+            return Err(Error::invalid_operation("cannot rename active domain"));
+        }
+        self.still_defined(domain)?;
+        let stored = self.stored(domain)?;
+        if domain.name == new {
+            return Err(Error::new(
+                Kind::Exists,
+                format!("operation failed: the domain is called '{new}' already"),
+            ));
+        }
+        if self.guests()?.iter().any(|guest| guest.record.name == new) {
+            return Err(Error::new(
+                Kind::Exists,
+                format!("operation failed: domain with name '{new}' is running"),
+            ));
+        }
+        let checked = self.checked(&stored)?;
+        let text = definition::renamed(&checked.document, new)?;
+        self.run_dir(domain.uuid).tidy()?;
+        writer.rename(&domain.name, new, domain.uuid, &text)?;
+        drop(writer);
+        self.note(domain.uuid, "domrename", &domain.name, &format!("to {new}"));
+        Ok(())
+    }
+
+    /// Starts a domain with the host from now on, or no longer.
+    ///
+    /// # Errors
+    /// A transient domain, or a store that cannot be written.
+    pub fn set_autostart(&self, domain: &Domain, on: bool) -> Result<()> {
+        let writer = self.store.writer()?;
+        if self.store.read(&domain.name)?.is_none() {
+            return Err(Error::invalid_operation(
+                "cannot set autostart for transient domain",
+            ));
+        }
+        if self.store.is_autostarted(&domain.name) != on {
+            writer.set_autostart(&domain.name, on)?;
+            drop(writer);
+            let verb = if on {
+                "autostart"
+            } else {
+                "autostart --disable"
+            };
+            self.note(domain.uuid, verb, &domain.name, "");
+        }
+        Ok(())
+    }
+
+    /// Replaces the definition that an editor was given by what came out of it, unless somebody
+    /// else changed it meanwhile.
+    ///
+    /// # Errors
+    /// As [`Manager::define`]; another name or UUID than before; a change behind the editor's back.
+    pub fn replace(&self, domain: &Domain, old: &str, new: &str, file: &str) -> Result<Defined> {
+        let checked = definition::check(new, file)?;
+        if checked.model.name != domain.name {
+            return Err(Error::new(
+                Kind::Definition,
+                "the name of a domain is not changed by editing",
+            )
+            .hint(format!(
+                "vm domrename {} {}",
+                domain.name, checked.model.name
+            )));
+        }
+        if checked.model.uuid.is_some_and(|uuid| uuid != domain.uuid) {
+            return Err(
+                Error::new(Kind::Definition, "the UUID of a domain cannot be changed")
+                    .hint("define a new domain instead"),
+            );
+        }
+        if self
+            .store
+            .read(&domain.name)?
+            .is_none_or(|stored| stored.text != old)
+        {
+            return Err(Error::new(
+                Kind::Busy,
+                format!(
+                    "the definition of '{}' was changed by another command meanwhile",
+                    domain.name
+                ),
+            )
+            .hint("look at it and edit again"));
+        }
+        self.define(new, file)
+    }
+
+    /// Sets or, with an empty text, removes the title or the description of a definition.
+    ///
+    /// # Errors
+    /// A transient domain, a text that does not fit, or a store that cannot be written.
+    pub fn describe(&self, domain: &Domain, element: &'static str, text: &str) -> Result<()> {
+        let stored = self.stored(domain)?;
+        let mut checked = self.checked(&stored)?;
+        let mut edits = Edits::new();
+        let root = checked.document.root();
+        match (root.child(element), text.is_empty()) {
+            (Some(found), true) => edits.remove(found.id()),
+            (Some(found), false) => edits.set_text(found.id(), text),
+            (None, true) => {}
+            (None, false) => edits.insert(
+                root.id(),
+                NewElement::new(element).text(text),
+                &["name", "uuid", "title", "description"],
+            ),
+        }
+        checked
+            .document
+            .apply(edits)
+            .map_err(|found| definition::mistakes(&found))?;
+        let file = stored.path.display().to_string();
+        self.replace(domain, &stored.text, checked.document.as_str(), &file)
+            .map(|_| ())
+    }
+
+    /// Writes back what completion added to a definition that somebody edited by hand.
+    pub(super) fn write_back(
+        &self,
+        writer: &Writer<'_>,
+        name: &str,
+        before: &str,
+        checked: &Checked,
+    ) -> Result<()> {
+        if checked.document.as_str() != before {
+            writer.put(name, checked.document.as_str())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,226 @@
+//! State and facts of one domain.
+
+use super::definition::mistakes;
+use super::{Domain, Manager};
+use crate::error::Result;
+use crate::model;
+use crate::runtime::guest::ANSWER;
+use crate::runtime::rundir::Liveness;
+use serde::Serialize;
+use uuid::Uuid;
+use vmm_api::state::{PauseReason, RunState};
+
+/// What a domain is doing, in virsh's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Its vCPUs run.
+    Running,
+    /// Its vCPUs are held.
+    Paused,
+    /// Its guest crashed and was kept for a look.
+    Crashed,
+    /// It has no process, or a finished one.
+    ShutOff,
+    /// Its process lives and does not answer.
+    NoAnswer,
+}
+
+impl State {
+    /// The state that a process reports.
+    pub fn of_run(run: &RunState) -> Self {
+        match run {
+            RunState::Running => Self::Running,
+            RunState::Paused { reasons } if reasons.contains(&PauseReason::Crashed) => {
+                Self::Crashed
+            }
+            RunState::Incoming | RunState::Paused { .. } => Self::Paused,
+            RunState::Stopped { .. } => Self::ShutOff,
+        }
+    }
+
+    /// virsh's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Crashed => "crashed",
+            Self::ShutOff => "shut off",
+            Self::NoAnswer => "no state",
+        }
+    }
+}
+
+impl Serialize for State {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// State and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Condition {
+    /// The state.
+    pub state: State,
+    /// virsh's word for why.
+    pub reason: String,
+    /// More, such as the last words of a process.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+}
+
+impl Condition {
+    fn new(state: State, reason: impl Into<String>) -> Self {
+        Self {
+            state,
+            reason: reason.into(),
+            detail: String::new(),
+        }
+    }
+}
+
+/// What `vm dominfo` tells.
+#[derive(Debug, Clone, Serialize)]
+pub struct Info {
+    /// The id of a running domain.
+    pub id: Option<u32>,
+    /// Name.
+    pub name: String,
+    /// UUID.
+    pub uuid: Uuid,
+    /// State.
+    pub state: State,
+    /// vCPUs.
+    pub vcpus: u32,
+    /// CPU time used, in nanoseconds; only of a running domain.
+    pub cpu_time_ns: Option<u64>,
+    /// Most memory, in KiB.
+    pub max_memory_kib: u64,
+    /// Memory in use, in KiB.
+    pub used_memory_kib: u64,
+    /// Whether a definition stands behind it.
+    pub persistent: bool,
+    /// Whether it is started with the host.
+    pub autostart: bool,
+    /// Whether its state was saved for the next start.
+    pub managed_save: bool,
+}
+
+impl Manager {
+    /// What a domain is doing, and why.
+    ///
+    /// # Errors
+    /// A runtime directory that cannot be read.
+    pub fn condition(&self, domain: &Domain) -> Result<Condition> {
+        Ok(match self.run_dir(domain.uuid).liveness()? {
+            Liveness::Never => Condition::new(State::ShutOff, "unknown"),
+            Liveness::Ended(last) => Condition {
+                detail: last.detail.clone(),
+                ..Condition::new(State::ShutOff, last.end.as_str())
+            },
+            Liveness::Alive(record) => {
+                let guest = crate::runtime::Guest::new(record, self.run_dir(domain.uuid));
+                match guest.status(ANSWER) {
+                    Ok(status) => Condition::new(State::of_run(&status.run), reason(&status.run)),
+                    Err(error) => Condition {
+                        detail: error.to_string(),
+                        ..Condition::new(State::NoAnswer, "unknown")
+                    },
+                }
+            }
+        })
+    }
+
+    /// The facts of a domain: the live ones while it runs, else the definition's.
+    ///
+    /// # Errors
+    /// A definition that is wrong, or a store that cannot be read.
+    pub fn info(&self, domain: &Domain) -> Result<Info> {
+        let guest = self.guest(domain)?;
+        let (_, model) = self.current_definition(domain, guest.as_ref())?;
+        let status = match &guest {
+            Some(guest) => Some(guest.status(ANSWER)?),
+            None => None,
+        };
+        let model::Memory {
+            size_kib,
+            current_kib,
+            ..
+        } = model.memory;
+        Ok(Info {
+            id: guest.map(|guest| guest.record.id),
+            name: domain.name.clone(),
+            uuid: domain.uuid,
+            state: status
+                .as_ref()
+                .map_or(State::ShutOff, |status| State::of_run(&status.run)),
+            vcpus: status
+                .as_ref()
+                .map_or(model.vcpus.current, |status| status.vcpus),
+            cpu_time_ns: status.as_ref().map(|status| status.cpu_time),
+            max_memory_kib: size_kib,
+            used_memory_kib: status.map_or(current_kib, |status| status.memory / 1024),
+            persistent: domain.persistent,
+            autostart: self.store.is_autostarted(&domain.name),
+            managed_save: false,
+        })
+    }
+}
+
+/// virsh's word for why a process is in its state.
+fn reason(run: &RunState) -> String {
+    match run {
+        RunState::Running => "booted".into(),
+        RunState::Incoming => "migrating".into(),
+        RunState::Paused { reasons } => reasons
+            .iter()
+            .map(|reason| reason.as_str())
+            .collect::<Vec<_>>()
+            .join(", "),
+        RunState::Stopped { reason } => reason.as_str().into(),
+    }
+}
+
+/// Which definition `vm dumpxml` shows, and how.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DumpOptions {
+    /// The definition on disk, also of a running domain.
+    pub inactive: bool,
+    /// What is shown of it.
+    pub shown: model::DumpOptions,
+}
+
+impl Manager {
+    /// A domain's definition as XML; the running one's with its live facts.
+    ///
+    /// # Errors
+    /// A definition that is wrong, or a store that cannot be read.
+    pub fn dump(&self, domain: &Domain, options: DumpOptions) -> Result<String> {
+        let guest = if options.inactive {
+            None
+        } else {
+            self.guest(domain)?
+        };
+        let (document, model) = self.current_definition(domain, guest.as_ref())?;
+        let text = match guest {
+            Some(guest) if !options.shown.migratable => {
+                let live = model::Live {
+                    id: guest.record.id,
+                    ttys: guest.record.ttys,
+                    ..model::Live::default()
+                };
+                model::live_xml(&document, &model, &live, options.shown)
+            }
+            _ => model::inactive_xml(&document, options.shown),
+        };
+        text.map_err(|found| mistakes(&found))
+    }
+
+    /// A domain's title, if its definition can be read and has one.
+    pub fn title(&self, domain: &Domain) -> Option<String> {
+        let guest = self.guest(domain).ok()?;
+        self.current_definition(domain, guest.as_ref())
+            .ok()?
+            .1
+            .title
+    }
+}

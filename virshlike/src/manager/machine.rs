@@ -1,0 +1,321 @@
+//! From a definition to the machine spec: every file is opened here, every refusal made here, and
+//! nothing has been started or written yet.
+
+use super::host;
+use crate::error::{Error, Kind, Result};
+use crate::model::{self, Clock, CpuMode, DiskBus, DiskDevice, DiskSource};
+use crate::runtime::chain::{self, Wanted};
+use crate::runtime::files::{self, Access, Descriptors};
+use crate::runtime::kernel;
+use crate::xml::Position;
+use std::path::Path;
+use uuid::Uuid;
+use vmm_api::spec::{
+    BlkSpec, BootSpec, CpuModel, CpuSpec, DeviceKind, DeviceSpec, EndActions, HostSpec,
+    MACHINE_NEWEST, MachineSpec, MemoryBacking, MemorySpec, Origin, PciAddress, PvPanicSpec,
+    RngSpec, RootPortSpec, SPEC_VERSION, SerialSpec,
+};
+
+/// A machine whose files are open.
+#[derive(Debug)]
+pub struct Built {
+    /// The spec; its host part holds `/dev/kvm` only so far.
+    pub spec: MachineSpec,
+    /// Every descriptor that it names.
+    pub descriptors: Descriptors,
+    /// What works and may surprise.
+    pub warnings: Vec<String>,
+}
+
+/// Builds the spec of a checked definition.
+///
+/// # Errors
+/// What cannot be had: files, memory, KVM, or a part that this build does not know.
+pub fn build(model: &model::Domain, uuid: Uuid, file: &str, kvm: &Path) -> Result<Built> {
+    let place = Place { file };
+    place.refuse_unbuilt(model)?;
+    let mut warnings = Vec::new();
+    let huge = model.memory.backing.hugepages_kib;
+    warnings.extend(host::check_memory(
+        model.memory.size_kib,
+        huge,
+        host::memory(),
+    )?);
+    let mut descriptors = Descriptors::default();
+    let boot = boot(model, &place, &mut descriptors)?;
+    let devices = devices(model, &place, &mut descriptors)?;
+    let kvm = descriptors.keep(host::open_kvm(kvm)?);
+    let spec = MachineSpec {
+        version: SPEC_VERSION,
+        name: model.name.clone(),
+        uuid,
+        machine: MACHINE_NEWEST.into(),
+        cpus: CpuSpec {
+            count: model.vcpus.current,
+            max: model.vcpus.max,
+            topology: model.cpu.topology,
+            model: cpu_model(&model.cpu.mode),
+        },
+        memory: memory(&model.memory),
+        boot,
+        end_actions: EndActions {
+            on_poweroff: model.on_poweroff,
+            on_reboot: model.on_reboot,
+            on_crash: model.on_crash,
+        },
+        rtc_offset: rtc_offset(model.clock),
+        devices,
+        origin: Origin::Fresh,
+        host: HostSpec {
+            kvm: Some(kvm),
+            ..HostSpec::default()
+        },
+    };
+    refuse_problems(&spec)?;
+    Ok(Built {
+        spec,
+        descriptors,
+        warnings,
+    })
+}
+
+fn refuse_problems(spec: &MachineSpec) -> Result<()> {
+    let problems = spec.check();
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let mut error = Error::new(Kind::Definition, "the machine cannot be built as defined");
+    error
+        .causes
+        .extend(problems.iter().map(ToString::to_string));
+    Err(error.hint(format!("correct it: vm edit {}", spec.name)))
+}
+
+/// Positions in the definition, for messages.
+struct Place<'a> {
+    file: &'a str,
+}
+
+impl Place<'_> {
+    fn refuse(&self, at: Position, why: impl std::fmt::Display) -> Error {
+        Error::new(
+            Kind::Unsupported,
+            "the definition asks for what this build cannot do",
+        )
+        .cause(format!("{}:{at}: {why}", self.file))
+    }
+
+    /// Parts that are kept in definitions and whose devices do not exist yet.
+    fn refuse_unbuilt(&self, model: &model::Domain) -> Result<()> {
+        let mut error = Error::new(
+            Kind::Unsupported,
+            "the definition asks for what this build cannot do",
+        );
+        for interface in &model.interfaces {
+            error.causes.push(format!(
+                "{}:{}: network interfaces are not built yet",
+                self.file, interface.at
+            ));
+        }
+        if error.causes.is_empty() {
+            return Ok(());
+        }
+        Err(error.hint(format!("take them out for now: vm edit {}", model.name)))
+    }
+}
+
+/// Other kinds of clock are refused at start by name.
+fn rtc_offset(clock: Clock) -> i32 {
+    match clock {
+        Clock::LocalTime => jiff::Zoned::now().offset().seconds(),
+        Clock::Utc | Clock::Other => 0,
+    }
+}
+
+fn cpu_model(mode: &CpuMode) -> CpuModel {
+    match mode {
+        CpuMode::HostPassthrough { migratable } => CpuModel::HostPassthrough {
+            migratable: *migratable,
+        },
+        CpuMode::Maximum => CpuModel::HostPassthrough { migratable: false },
+        CpuMode::HostModel => CpuModel::HostPassthrough { migratable: true },
+        // Named models are refused at start; the baseline is what the default can always run.
+        CpuMode::Default | CpuMode::Baseline | CpuMode::Named(_) => CpuModel::Default,
+    }
+}
+
+fn memory(memory: &model::Memory) -> MemorySpec {
+    let backing = match memory.backing.hugepages_kib {
+        Some(0) => MemoryBacking::Hugetlb {
+            page_size: host::memory().huge_size * 1024,
+        },
+        Some(size) => MemoryBacking::Hugetlb {
+            page_size: size.saturating_mul(1024),
+        },
+        None if memory.backing.memfd || memory.backing.shared => MemoryBacking::SharedMemfd,
+        None => MemoryBacking::Anonymous,
+    };
+    MemorySpec {
+        size: memory.size_kib.saturating_mul(1024),
+        backing,
+        mergeable: !memory.backing.nosharepages,
+        locked: memory.backing.locked,
+        prealloc: memory.backing.immediate,
+    }
+}
+
+fn boot(model: &model::Domain, place: &Place, descriptors: &mut Descriptors) -> Result<BootSpec> {
+    let Some(path) = &model.os.kernel else {
+        return Err(place
+            .refuse(
+                model.os.at,
+                "booting from a disk needs firmware, which is not built yet",
+            )
+            .hint("name a kernel: <kernel>/boot/vmlinuz-...</kernel>, <initrd> and <cmdline>"));
+    };
+    let path = Path::new(path);
+    let file = files::open(path, Access::Read, "the kernel")?;
+    kernel::check(&file, path)?;
+    let kernel = descriptors.keep_named(file, path);
+    let mut initrd = None;
+    if let Some(path) = &model.os.initrd {
+        let path = Path::new(path);
+        let file = files::open(path, Access::Read, "the initrd")?;
+        initrd = Some(descriptors.keep_named(file, path));
+    }
+    Ok(BootSpec::Kernel {
+        kernel,
+        initrd,
+        cmdline: model.os.cmdline.clone().unwrap_or_default(),
+    })
+}
+
+fn devices(
+    model: &model::Domain,
+    place: &Place,
+    descriptors: &mut Descriptors,
+) -> Result<Vec<DeviceSpec>> {
+    let mut devices = Vec::new();
+    for controller in model
+        .controllers
+        .iter()
+        .filter(|controller| controller.is_root_port())
+    {
+        let bus = controller.index.and_then(|index| u8::try_from(index).ok());
+        let bus = bus.ok_or_else(|| place.refuse(controller.at, "a root port needs an index"))?;
+        devices.push(DeviceSpec {
+            id: controller.alias.clone(),
+            address: controller.address,
+            kind: DeviceKind::PcieRootPort(RootPortSpec {
+                bus,
+                port: controller.port.unwrap_or(bus),
+                chassis: controller.chassis.unwrap_or(bus),
+            }),
+        });
+    }
+    for serial in &model.serials {
+        devices.push(DeviceSpec {
+            id: serial.alias.clone(),
+            address: None,
+            kind: DeviceKind::Serial(SerialSpec {
+                port: serial.port,
+                ..SerialSpec::default()
+            }),
+        });
+    }
+    if let Some(panic) = &model.panic {
+        devices.push(DeviceSpec {
+            id: panic.alias.clone(),
+            address: None,
+            kind: DeviceKind::PvPanic(PvPanicSpec::default()),
+        });
+    }
+    for disk in &model.disks {
+        devices.extend(self::disk(disk, place, descriptors)?);
+    }
+    for rng in &model.rngs {
+        let source = match rng.source.as_str() {
+            "" => "/dev/urandom",
+            path => path,
+        };
+        let file = files::open_device(Path::new(source), Access::Read, "the entropy source")?;
+        devices.push(DeviceSpec {
+            id: rng.alias.clone(),
+            address: needed(rng.address, rng.at, place)?,
+            kind: DeviceKind::VirtioRng(RngSpec {
+                source: descriptors.keep(file),
+                rate_bytes: rng.rate_bytes,
+                period_ms: rng.rate_period_ms,
+            }),
+        });
+    }
+    Ok(devices)
+}
+
+fn needed(address: Option<PciAddress>, at: Position, place: &Place) -> Result<Option<PciAddress>> {
+    match address {
+        Some(address) => Ok(Some(address)),
+        None => Err(place.refuse(at, "the device has no PCI address")),
+    }
+}
+
+fn disk(
+    disk: &model::Disk,
+    place: &Place,
+    descriptors: &mut Descriptors,
+) -> Result<Option<DeviceSpec>> {
+    if disk.device == DiskDevice::Floppy {
+        return Ok(None);
+    }
+    if disk.bus != DiskBus::Virtio {
+        return Err(place
+            .refuse(
+                disk.at,
+                format!("disk '{}' is not on the virtio bus", disk.target),
+            )
+            .hint(
+                "write <target dev='vdX' bus='virtio'/>; the guest then sees another disk name",
+            ));
+    }
+    let path = match &disk.source {
+        Some(DiskSource::File(path) | DiskSource::Block(path)) => Path::new(path),
+        Some(DiskSource::Other(kind)) => {
+            return Err(place.refuse(disk.at, format!("disks of type '{kind}' are not built yet")));
+        }
+        None => {
+            return Err(place.refuse(disk.at, "an empty drive is not built yet"));
+        }
+    };
+    let what = format!("disk '{}'", disk.target);
+    let image = chain::open(
+        Wanted {
+            path,
+            format: disk.format_stated.then_some(disk.format),
+            read_only: disk.readonly,
+            shareable: disk.shareable,
+            what: &what,
+        },
+        descriptors,
+    )?;
+    let defaults = BlkSpec::new(image);
+    Ok(Some(DeviceSpec {
+        id: disk.alias.clone(),
+        address: needed(disk.address, disk.at, place)?,
+        kind: DeviceKind::VirtioBlk(BlkSpec {
+            read_only: disk.readonly,
+            serial: disk.serial.clone(),
+            queues: disk.queues.unwrap_or(defaults.queues),
+            queue_size: disk.queue_size.unwrap_or(defaults.queue_size),
+            cache: disk.cache.unwrap_or(defaults.cache),
+            discard: disk.discard.unwrap_or(defaults.discard),
+            detect_zeroes: disk.detect_zeroes.unwrap_or(defaults.detect_zeroes),
+            error_policy: disk.error_policy.unwrap_or(defaults.error_policy),
+            rerror_policy: disk
+                .rerror_policy
+                .or(disk.error_policy)
+                .unwrap_or(defaults.rerror_policy),
+            io: disk.io,
+            ..defaults
+        }),
+    }))
+}

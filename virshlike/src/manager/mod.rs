@@ -1,0 +1,98 @@
+//! What the verbs mean. Each is one function here: it resolves the domain, takes the lock it
+//! needs, reads the definition, acts on store and process, and writes the journal.
+//!
+//! - [`find`](self): names, ids and UUIDs to domains; listings.
+//! - [`definition`]: text to a checked model, and back into words for an operator.
+//! - [`define`]: define, undefine, rename, autostart, description.
+//! - [`start`]: from a definition to a running guest; [`machine`] builds its spec.
+//! - [`control`]: suspend, resume, shutdown, reboot, reset, destroy.
+//! - [`info`]: state and facts of one domain.
+//!
+//! Nothing here prints. A verb that only reads takes no lock and writes nothing.
+
+pub mod checks;
+pub mod control;
+pub mod define;
+pub mod definition;
+mod find;
+pub mod host;
+pub mod info;
+pub mod machine;
+pub mod start;
+
+pub use find::{Domain, Summary};
+pub use info::State;
+
+use crate::error::Result;
+use crate::runtime::VmDriver;
+use crate::runtime::process::ProcessDriver;
+use crate::runtime::rundir::RunDir;
+use crate::store::journal::{self, Entry};
+use crate::store::{Connection, Environment, Store};
+use std::path::PathBuf;
+use uuid::Uuid;
+
+/// The manager of one store.
+pub struct Manager {
+    store: Store,
+    connection: Connection,
+    driver: Box<dyn VmDriver>,
+    kvm: PathBuf,
+}
+
+impl Manager {
+    /// The manager of a connection, with real processes.
+    ///
+    /// # Errors
+    /// A store whose place cannot be told.
+    pub fn open(connection: Connection, environment: &Environment) -> Result<Self> {
+        Self::with_driver(connection, environment, Box::new(ProcessDriver::new()))
+    }
+
+    /// The manager of a connection with another driver.
+    ///
+    /// # Errors
+    /// As [`Manager::open`].
+    pub fn with_driver(
+        connection: Connection,
+        environment: &Environment,
+        driver: Box<dyn VmDriver>,
+    ) -> Result<Self> {
+        let kvm = std::env::var_os("VM_KVM_DEVICE");
+        Ok(Self {
+            store: Store::open(&connection, environment)?,
+            connection,
+            driver,
+            kvm: kvm.map_or_else(|| PathBuf::from("/dev/kvm"), PathBuf::from),
+        })
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The connection.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// The KVM device that guests get.
+    pub fn kvm(&self) -> &std::path::Path {
+        &self.kvm
+    }
+
+    /// A domain's runtime directory.
+    pub fn run_dir(&self, uuid: Uuid) -> RunDir {
+        RunDir::new(self.store.layout().runtime(uuid))
+    }
+
+    /// Notes a change in the domain's journal. A journal that cannot be written does not undo what
+    /// was done: it is a warning.
+    fn note(&self, uuid: Uuid, verb: &str, name: &str, detail: &str) {
+        let path = self.store.layout().journal(uuid);
+        if let Err(error) = journal::append(&path, &Entry::now(verb, name, detail)) {
+            tracing::warn!("{error}");
+        }
+    }
+}

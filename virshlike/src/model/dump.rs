@@ -1,0 +1,235 @@
+//! A definition as `dumpxml` shows it.
+//!
+//! The inactive form is what the person wrote, without secrets unless they are asked for. The live
+//! form adds what a running domain knows of itself: its number, aliases, pseudo-terminals and tap
+//! devices. The migratable form is for libvirt, which does not know our machine versions.
+
+use super::domain::Domain;
+use super::schema;
+use crate::xml::{Diagnostics, Document, Edits, Element, NewElement, Position};
+use std::collections::BTreeMap;
+
+/// What a dump shows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DumpOptions {
+    /// Passwords too.
+    pub security_info: bool,
+    /// A form that libvirt takes as a definition.
+    pub migratable: bool,
+}
+
+/// What a running domain knows of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Live {
+    /// The domain's number.
+    pub id: u32,
+    /// Pseudo-terminals by the alias of the serial port.
+    pub ttys: BTreeMap<String, String>,
+    /// Tap devices by the alias of the interface.
+    pub taps: BTreeMap<String, String>,
+}
+
+/// The definition as it is stored, for `dumpxml --inactive` and for domains that are shut off.
+///
+/// # Errors
+/// When the result would not parse, which an edit of a parsed document does not bring about.
+pub fn inactive_xml(document: &Document, options: DumpOptions) -> Result<String, Diagnostics> {
+    let mut edits = Edits::new();
+    hide(document, options, &mut edits);
+    apply(document, edits)
+}
+
+/// The definition of a running domain with what it knows of itself.
+///
+/// # Errors
+/// As for [`inactive_xml`].
+pub fn live_xml(
+    document: &Document,
+    domain: &Domain,
+    live: &Live,
+    options: DumpOptions,
+) -> Result<String, Diagnostics> {
+    let mut edits = Edits::new();
+    hide(document, options, &mut edits);
+    if !options.migratable {
+        edits.set_attribute(document.root().id(), "id", &live.id.to_string());
+        if let Some(devices) = document.root().child("devices") {
+            show_devices(devices, domain, live, &mut edits);
+        }
+    }
+    apply(document, edits)
+}
+
+fn apply(document: &Document, edits: Edits) -> Result<String, Diagnostics> {
+    let mut shown = document.clone();
+    shown.apply(edits)?;
+    Ok(shown.text())
+}
+
+fn hide(document: &Document, options: DumpOptions, edits: &mut Edits) {
+    let root = document.root();
+    let devices = root.child("devices");
+    if !options.security_info {
+        for graphics in devices
+            .into_iter()
+            .flat_map(|devices| devices.children_named("graphics"))
+        {
+            edits.remove_attribute(graphics.id(), "passwd");
+        }
+    }
+    if options.migratable {
+        if let Some(kind) = root.child("os").and_then(|os| os.child("type")) {
+            edits.set_attribute(kind.id(), "machine", "q35");
+        }
+        for controller in devices
+            .into_iter()
+            .flat_map(|devices| devices.children_named("controller"))
+        {
+            match (controller.value("type"), controller.value("model")) {
+                // A definition that was made for i440fx has become one for q35.
+                (Some("pci"), Some("pci-root")) => {
+                    edits.set_attribute(controller.id(), "model", "pcie-root");
+                }
+                (Some("ide"), _) => edits.remove(controller.id()),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn show_devices(devices: Element<'_>, domain: &Domain, live: &Live, edits: &mut Edits) {
+    let aliases = aliases(domain);
+    for device in devices.children() {
+        let Some(alias) = aliases.get(&device.position()).copied() else {
+            continue;
+        };
+        show_alias(device, alias, edits);
+        match device.name() {
+            "serial" | "console" => show_tty(device, live.ttys.get(alias), edits),
+            "interface" => show_tap(device, live.taps.get(alias), edits),
+            _ => {}
+        }
+    }
+    show_console(devices, domain, live, edits);
+}
+
+/// Every device's alias by the place of its element. A device without one is not shown with any.
+fn aliases(domain: &Domain) -> BTreeMap<Position, &str> {
+    fn pairs<'a, T>(
+        devices: &'a [T],
+        pair: impl Fn(&'a T) -> (Position, &'a str) + 'a,
+    ) -> impl Iterator<Item = (Position, &'a str)> {
+        devices.iter().map(pair)
+    }
+    pairs(&domain.disks, |d| (d.at, d.alias.as_str()))
+        .chain(
+            // Of the others there are none, or several share a number as USB companions do.
+            domain
+                .controllers
+                .iter()
+                .filter(|controller| controller.kind == "pci")
+                .map(|controller| (controller.at, controller.alias.as_str())),
+        )
+        .chain(pairs(&domain.interfaces, |d| (d.at, d.alias.as_str())))
+        .chain(pairs(&domain.serials, |d| (d.at, d.alias.as_str())))
+        .chain(pairs(&domain.channels, |d| (d.at, d.alias.as_str())))
+        .chain(pairs(&domain.rngs, |d| (d.at, d.alias.as_str())))
+        .chain(
+            domain
+                .panic
+                .iter()
+                .map(|panic| (panic.at, panic.alias.as_str())),
+        )
+        .chain(pairs(&domain.videos, |d| (d.at, d.alias.as_str())))
+        .chain(pairs(&domain.inputs, |d| (d.at, d.alias.as_str())))
+        .chain(
+            domain
+                .memballoon
+                .iter()
+                .map(|balloon| (balloon.at, balloon.alias.as_str())),
+        )
+        .collect()
+}
+
+fn show_alias(device: Element<'_>, alias: &str, edits: &mut Edits) {
+    if device.child("alias").is_none() {
+        let order = schema::order(&format!("devices/{}", device.name()));
+        let element = NewElement::new("alias").attribute("name", alias);
+        edits.insert(device.id(), element, order);
+    }
+}
+
+fn show_tty(device: Element<'_>, tty: Option<&String>, edits: &mut Edits) {
+    let Some(tty) = tty else { return };
+    if device.name() == "console" {
+        edits.set_attribute(device.id(), "tty", tty);
+    }
+    match device.child("source") {
+        Some(source) => edits.set_attribute(source.id(), "path", tty),
+        None => edits.insert(
+            device.id(),
+            NewElement::new("source").attribute("path", tty),
+            SERIAL_ORDER,
+        ),
+    }
+}
+
+/// libvirt's order; the tables have what streams share behind the rest.
+const SERIAL_ORDER: &[&str] = &["source", "protocol", "log", "target", "alias", "address"];
+
+fn show_tap(device: Element<'_>, tap: Option<&String>, edits: &mut Edits) {
+    let Some(tap) = tap else { return };
+    match device.child("target") {
+        Some(target) => edits.set_attribute(target.id(), "dev", tap),
+        None => edits.insert(
+            device.id(),
+            NewElement::new("target").attribute("dev", tap),
+            schema::order("devices/interface"),
+        ),
+    }
+}
+
+/// The first serial port is a console too, as libvirt shows it; programs look for its tty there.
+fn show_console(devices: Element<'_>, domain: &Domain, live: &Live, edits: &mut Edits) {
+    let Some(first) = domain.serials.first() else {
+        return;
+    };
+    let tty = live.ttys.get(&first.alias);
+    if let Some(console) = devices.child("console") {
+        let virtio = console
+            .child("target")
+            .and_then(|target| target.value("type"));
+        if console.position() != first.at && matches!(virtio, None | Some("serial")) {
+            show_alias(console, &first.alias, edits);
+            show_tty(console, tty, edits);
+        }
+        return;
+    }
+    let Some(tty) = tty else { return };
+    let console = NewElement::new("console")
+        .attribute("type", "pty")
+        .attribute("tty", tty)
+        .child(NewElement::new("source").attribute("path", tty))
+        .child(
+            NewElement::new("target")
+                .attribute("type", "serial")
+                .attribute("port", first.port.to_string()),
+        )
+        .child(NewElement::new("alias").attribute("name", &first.alias));
+    edits.insert(devices.id(), console, DEVICES_ORDER);
+}
+
+/// libvirt's order of the devices, as far as a console has to find its place.
+const DEVICES_ORDER: &[&str] = &[
+    "emulator",
+    "disk",
+    "controller",
+    "lease",
+    "filesystem",
+    "interface",
+    "smartcard",
+    "serial",
+    "parallel",
+    "console",
+    "channel",
+];

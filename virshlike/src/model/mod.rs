@@ -1,0 +1,30 @@
+//! Typed definitions: what a document means, what of it is honoured, and what it lacks.
+//!
+//! ```text
+//! Document --Domain::parse--> Domain + warnings      (or every error at once)
+//!     |                          |
+//!     '------ complete ----------'   fills in what is missing, once, in both
+//! ```
+//!
+//! Nothing here opens a file or looks at the host.
+
+mod complete;
+mod device;
+mod domain;
+mod dump;
+mod findings;
+mod parse;
+mod schema;
+mod slots;
+mod value;
+mod virtio;
+
+pub use complete::complete;
+pub use device::*;
+pub use domain::*;
+pub use dump::{DumpOptions, Live, inactive_xml, live_xml};
+pub use schema::domain_xml_reference;
+pub use virtio::map_to_virtio;
+
+#[cfg(test)]
+mod tests;

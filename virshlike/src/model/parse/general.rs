@@ -1,0 +1,580 @@
+//! The parts of `<domain>` beside its devices.
+
+use crate::model::domain::{
+    Backing, BootDevice, Clock, Cpu, CpuMode, CpuTopology, EndAction, Features, Memory, Os, Vcpus,
+};
+use crate::model::findings::Findings;
+use crate::model::value;
+use crate::xml::{Element, Position};
+use uuid::Uuid;
+use vmm_api::spec::{MACHINE_NEWEST, MAX_VCPUS};
+
+/// Longest name in bytes: it is part of file names.
+const MAX_NAME: usize = 255 - ".xml".len();
+
+/// The guest's page: memory is given in whole ones.
+const PAGE: u64 = 4096;
+
+pub(super) fn check_type(root: Element<'_>, findings: &mut Findings<'_>) {
+    if root.attribute("type").is_none() {
+        findings.error_with_hint(
+            root.position(),
+            "<domain> has no type",
+            "write <domain type='kvm'>",
+        );
+    }
+}
+
+/// `<emulator>`: any program other than ours is recorded and not run.
+pub(super) fn emulator(
+    devices: Option<Element<'_>>,
+    findings: &mut Findings<'_>,
+) -> Option<String> {
+    let element = devices?.child("emulator")?;
+    let path = element.text().trim();
+    if path.rsplit('/').next() != Some("vmm") {
+        findings.warn(
+            element.position(),
+            format!("<emulator> {path} has no effect: our own vmm runs every domain"),
+        );
+    }
+    Some(path.to_string())
+}
+
+pub(super) fn name(root: Element<'_>, findings: &mut Findings<'_>) -> Option<String> {
+    let Some(element) = root.child("name") else {
+        findings.error_with_hint(
+            root.position(),
+            "the domain has no <name>",
+            "add <name>...</name> as its first element",
+        );
+        return None;
+    };
+    let name = element.text();
+    match check_name(name) {
+        Ok(()) => Some(name.to_string()),
+        Err(reason) => {
+            findings.error(element.text_position(), reason);
+            None
+        }
+    }
+}
+
+/// Whether a domain can have this name: it becomes part of file names and of lines of output.
+pub(super) fn check_name(name: &str) -> Result<(), String> {
+    if name.is_empty() {
+        return Err("the name is empty".into());
+    }
+    if name.len() > MAX_NAME {
+        return Err(format!(
+            "the name has {} bytes; at most {MAX_NAME} are possible",
+            name.len()
+        ));
+    }
+    if name == "." || name == ".." || name.starts_with('.') {
+        return Err(format!("the name '{name}' starts with a dot"));
+    }
+    if let Some(c) = name.chars().find(|c| c.is_control()) {
+        return Err(format!(
+            "the name contains the control character U+{:04X}",
+            u32::from(c)
+        ));
+    }
+    if name.contains('/') {
+        return Err(format!("the name '{name}' contains a slash"));
+    }
+    if name.trim() != name {
+        return Err(format!("the name '{name}' starts or ends with white space"));
+    }
+    Ok(())
+}
+
+pub(super) fn uuid(root: Element<'_>, findings: &mut Findings<'_>) -> Option<Uuid> {
+    let element = root.child("uuid")?;
+    let text = element.text().trim();
+    let uuid = Uuid::try_parse(text).ok();
+    if uuid.is_none() {
+        findings.error_with_hint(
+            element.text_position(),
+            format!("'{text}' is no UUID"),
+            "leave <uuid> out to get a new one",
+        );
+    }
+    uuid
+}
+
+pub(super) fn title(root: Element<'_>, findings: &mut Findings<'_>) -> Option<String> {
+    let element = root.child("title")?;
+    let title = element.text();
+    if title.contains('\n') {
+        findings.error(element.text_position(), "the title has more than one line");
+    }
+    Some(title.to_string())
+}
+
+/// Bytes of an element such as `<memory unit='KiB'>1024</memory>`; the unit defaults to KiB.
+pub(super) fn scaled_bytes(element: Element<'_>, findings: &mut Findings<'_>) -> Option<u64> {
+    let text = element.text().trim();
+    let Some(number) = value::unsigned(text) else {
+        findings.error_with_hint(
+            element.text_position(),
+            format!("'{text}' is no amount for <{}>", element.name()),
+            "it takes a whole number; the unit goes into unit=",
+        );
+        return None;
+    };
+    let unit = element.value("unit").unwrap_or("KiB");
+    let Some(scale) = value::unit_bytes(unit) else {
+        if let Some(attribute) = element.attribute("unit") {
+            bad_unit(attribute.value_position(), unit, findings);
+        }
+        return None;
+    };
+    let bytes = number.checked_mul(scale);
+    if bytes.is_none() {
+        findings.error(
+            element.text_position(),
+            format!("{number} {unit} is more than any machine has"),
+        );
+    }
+    bytes
+}
+
+pub(super) fn bad_unit(at: Position, unit: &str, findings: &mut Findings<'_>) {
+    let hint = match value::nearest(unit, value::UNITS.iter().copied()) {
+        Some(near) => format!("did you mean '{near}'?"),
+        None => format!(
+            "it takes {}",
+            value::alternatives(value::UNITS.iter().copied())
+        ),
+    };
+    findings.error_with_hint(at, format!("'{unit}' is no unit"), hint);
+}
+
+/// KiB of an element, which must be whole pages.
+fn pages_kib(element: Element<'_>, findings: &mut Findings<'_>) -> Option<u64> {
+    let bytes = scaled_bytes(element, findings)?;
+    if !bytes.is_multiple_of(PAGE) {
+        let below = bytes / PAGE * PAGE;
+        let above = below.saturating_add(PAGE);
+        findings.error_with_hint(
+            element.text_position(),
+            format!(
+                "<{}> of {bytes} bytes is no whole number of 4 KiB pages",
+                element.name()
+            ),
+            format!(
+                "the nearest are {} KiB and {} KiB",
+                below / 1024,
+                above / 1024
+            ),
+        );
+        return None;
+    }
+    Some(bytes / 1024)
+}
+
+pub(super) fn memory(root: Element<'_>, findings: &mut Findings<'_>) -> Option<Memory> {
+    let Some(element) = root.child("memory") else {
+        if let Some(size_kib) = numa_kib(root) {
+            return Some(Memory {
+                size_kib,
+                current_kib: size_kib,
+                backing: backing(root),
+                at: root.position(),
+            });
+        }
+        findings.error_with_hint(
+            root.position(),
+            "the domain has no <memory>",
+            "add <memory unit='GiB'>1</memory>",
+        );
+        return None;
+    };
+    let size_kib = pages_kib(element, findings)?;
+    if size_kib < 1024 {
+        findings.error(
+            element.text_position(),
+            format!("{size_kib} KiB of memory is less than the 1 MiB that a PC starts with"),
+        );
+    }
+    let mut current_kib = size_kib;
+    if let Some(current) = root.child("currentMemory") {
+        current_kib = pages_kib(current, findings)?;
+        if current_kib > size_kib {
+            findings.error_with_hint(
+                current.text_position(),
+                format!(
+                    "<currentMemory> of {current_kib} KiB is more than the <memory> of {size_kib} KiB"
+                ),
+                "raise <memory> or lower <currentMemory>",
+            );
+        }
+    }
+    Some(Memory {
+        size_kib,
+        current_kib,
+        backing: backing(root),
+        at: element.position(),
+    })
+}
+
+/// The sum of the guest's NUMA nodes, which stands for a missing `<memory>`.
+fn numa_kib(root: Element<'_>) -> Option<u64> {
+    let numa = root.child("cpu")?.child("numa")?;
+    let mut bytes: u64 = 0;
+    for cell in numa.children_named("cell") {
+        let unit = value::unit_bytes(cell.value("unit").unwrap_or("KiB"))?;
+        let cell = value::unsigned(cell.value("memory")?)?.checked_mul(unit)?;
+        bytes = bytes.checked_add(cell)?;
+    }
+    (bytes.is_multiple_of(PAGE) && bytes > 0).then_some(bytes / 1024)
+}
+
+fn backing(root: Element<'_>) -> Backing {
+    let Some(element) = root.child("memoryBacking") else {
+        return Backing::default();
+    };
+    let mode = |name: &str, attribute: &str| {
+        element
+            .child(name)
+            .and_then(|child| child.value(attribute))
+            .unwrap_or_default()
+            .to_string()
+    };
+    let hugepages_kib = element.child("hugepages").map(|hugepages| {
+        hugepages
+            .child("page")
+            .and_then(|page| {
+                let size = value::unsigned(page.value("size")?)?;
+                let unit = value::unit_bytes(page.value("unit").unwrap_or("KiB"))?;
+                Some(size.checked_mul(unit)? / 1024)
+            })
+            .unwrap_or(0)
+    });
+    Backing {
+        hugepages_kib,
+        nosharepages: element.child("nosharepages").is_some(),
+        locked: element.child("locked").is_some(),
+        memfd: mode("source", "type") == "memfd",
+        shared: mode("access", "mode") == "shared",
+        immediate: mode("allocation", "mode") == "immediate",
+        discard: element.child("discard").is_some(),
+    }
+}
+
+pub(super) fn vcpus(root: Element<'_>, findings: &mut Findings<'_>) -> Option<Vcpus> {
+    let Some(element) = root.child("vcpu") else {
+        return Some(Vcpus {
+            max: 1,
+            current: 1,
+            at: root.position(),
+        });
+    };
+    let text = element.text().trim();
+    let expected = format!("a number of vCPUs from 1 to {MAX_VCPUS}");
+    let in_range = |text: &str| value::unsigned32(text).filter(|n| (1..=MAX_VCPUS).contains(n));
+    let max = in_range(text);
+    if max.is_none() {
+        findings.error_with_hint(
+            element.text_position(),
+            format!("'{text}' is no number of vCPUs"),
+            format!("it takes {expected}"),
+        );
+    }
+    let current = findings.parsed(element, "current", &expected, in_range);
+    if let (Some(max), Some(current), Some(attribute)) =
+        (max, current, element.attribute("current"))
+        && current > max
+    {
+        findings.error_with_hint(
+            attribute.value_position(),
+            format!("{current} vCPUs at start are more than the {max} there can be"),
+            "raise the number in <vcpu> or lower current=",
+        );
+    }
+    Some(Vcpus {
+        max: max?,
+        current: current.or(max)?,
+        at: element.position(),
+    })
+}
+
+pub(super) fn cpu(root: Element<'_>, vcpus: Option<&Vcpus>, findings: &mut Findings<'_>) -> Cpu {
+    let Some(element) = root.child("cpu") else {
+        return Cpu::default();
+    };
+    let mode = cpu_mode(element, findings);
+    if let Some(feature) = element.child("feature") {
+        let count = element.children_named("feature").count();
+        if mode == CpuMode::Baseline {
+            findings.warn(
+                feature.position(),
+                format!("the {count} <feature> of a CPU that nobody chose have no effect"),
+            );
+        } else {
+            findings.keep_with_hint(
+                feature.position(),
+                format!("{count} <feature>: single CPU features cannot be chosen yet"),
+                "remove them",
+            );
+        }
+    }
+    Cpu {
+        mode,
+        topology: topology(element, vcpus, findings),
+    }
+}
+
+fn cpu_mode(element: Element<'_>, findings: &mut Findings<'_>) -> CpuMode {
+    let model = element.child("model").map(|model| model.text().trim());
+    match element.value("mode") {
+        Some("host-passthrough") => CpuMode::HostPassthrough {
+            migratable: element.value("migratable") != Some("off"),
+        },
+        Some("host-model") => CpuMode::HostModel,
+        Some("maximum") => CpuMode::Maximum,
+        Some("custom") | None => match model {
+            None | Some("") if element.value("mode").is_none() => CpuMode::Default,
+            None | Some("" | "qemu64" | "kvm64") => {
+                findings.warn(
+                    element.position(),
+                    format!(
+                        "the CPU model '{}' is what libvirt writes when nobody chose; the guest gets the host's CPU without what cannot migrate",
+                        model.filter(|model| !model.is_empty()).unwrap_or("custom")
+                    ),
+                );
+                CpuMode::Baseline
+            }
+            Some(model) => {
+                findings.keep_with_hint(
+                    element.position(),
+                    format!("<cpu> names the model '{model}'; named models are not built yet"),
+                    "use <cpu mode='host-passthrough'/>",
+                );
+                CpuMode::Named(model.to_string())
+            }
+        },
+        Some(_) => {
+            if let Some(mode) = element.attribute("mode") {
+                findings.bad_attribute(
+                    element,
+                    mode,
+                    "'host-passthrough', 'host-model', 'maximum' or 'custom'",
+                );
+            }
+            CpuMode::Default
+        }
+    }
+}
+
+fn topology(
+    cpu: Element<'_>,
+    vcpus: Option<&Vcpus>,
+    findings: &mut Findings<'_>,
+) -> Option<CpuTopology> {
+    let element = cpu.child("topology")?;
+    let mut part = |name: &str| {
+        let parse = |text: &str| value::unsigned32(text).filter(|number| *number > 0);
+        findings
+            .parsed(element, name, "a whole number from 1", parse)
+            .unwrap_or(1)
+    };
+    let topology = CpuTopology {
+        sockets: part("sockets"),
+        dies: part("dies"),
+        cores: part("cores"),
+        threads: part("threads"),
+    };
+    let clusters = part("clusters");
+    if clusters > 1 {
+        findings.keep(
+            element.position(),
+            format!("<topology clusters='{clusters}'>: x86 has no clusters"),
+        );
+    }
+    if let (Some(vcpus), Some(product)) = (vcpus, topology.vcpus())
+        && product.checked_mul(clusters) != Some(vcpus.max)
+    {
+        findings.error_with_hint(
+            element.position(),
+            format!(
+                "the topology has room for {product} vCPUs, <vcpu> says {}",
+                vcpus.max
+            ),
+            "sockets * dies * cores * threads must be the number in <vcpu>",
+        );
+    }
+    Some(topology)
+}
+
+pub(super) fn os(root: Element<'_>, findings: &mut Findings<'_>) -> Os {
+    let Some(element) = root.child("os") else {
+        findings.error_with_hint(
+            root.position(),
+            "the domain has no <os>",
+            "add <os><type arch='x86_64' machine='q35'>hvm</type></os>",
+        );
+        return Os::default();
+    };
+    let mut os = Os {
+        at: element.position(),
+        ..Os::default()
+    };
+    match element.child("type") {
+        None => findings.error_with_hint(
+            element.position(),
+            "<os> has no <type>",
+            "add <type arch='x86_64' machine='q35'>hvm</type>",
+        ),
+        Some(kind) => {
+            if kind.text().trim() != "hvm" {
+                findings.error_with_hint(
+                    kind.text_position(),
+                    format!("<type> '{}' is not run here", kind.text().trim()),
+                    "it takes 'hvm'",
+                );
+            }
+            if let Some(arch) = kind.attribute("arch")
+                && arch.value() != "x86_64"
+            {
+                findings.error_with_hint(
+                    arch.value_position(),
+                    format!("the architecture '{}' is not run here", arch.value()),
+                    "it takes 'x86_64'",
+                );
+            }
+            os.machine = machine(kind, findings);
+        }
+    }
+    let file = |name: &str| {
+        element
+            .child(name)
+            .map(|child| child.text().trim().to_string())
+            .filter(|path| !path.is_empty())
+    };
+    os.kernel = file("kernel");
+    os.initrd = file("initrd");
+    os.cmdline = element
+        .child("cmdline")
+        .map(|c| c.text().trim().to_string());
+    for boot in element.children_named("boot") {
+        let device = findings.parsed(boot, "dev", "'hd', 'cdrom', 'network' or 'fd'", |dev| {
+            Some(match dev {
+                "hd" => BootDevice::Disk,
+                "cdrom" => BootDevice::Cdrom,
+                "network" => BootDevice::Network,
+                "fd" => BootDevice::Floppy,
+                _ => return None,
+            })
+        });
+        os.boot.extend(device);
+    }
+    os
+}
+
+/// The machine as written, if it is one of ours or becomes one.
+fn machine(kind: Element<'_>, findings: &mut Findings<'_>) -> Option<String> {
+    let attribute = kind.attribute("machine")?;
+    let machine = attribute.value();
+    let versioned = machine.strip_prefix("pc-").is_some_and(|version| {
+        // Before they were named after their chipsets, machines had a version only.
+        version.starts_with(|c: char| c.is_ascii_digit())
+            || version.starts_with("q35-")
+            || version.starts_with("i440fx-")
+    });
+    if versioned {
+        findings.warn(
+            attribute.value_position(),
+            format!("machine='{machine}' is QEMU's; the domain gets our {MACHINE_NEWEST}"),
+        );
+    } else if !matches!(machine, "q35" | "pc" | MACHINE_NEWEST) {
+        let known = [MACHINE_NEWEST, "q35", "pc"];
+        let hint = match value::nearest(machine, known) {
+            Some(near) => format!("did you mean '{near}'?"),
+            None => format!("it takes {}", value::alternatives(known)),
+        };
+        findings.error_with_hint(
+            attribute.value_position(),
+            format!("the machine '{machine}' is not built"),
+            hint,
+        );
+    }
+    Some(machine.to_string())
+}
+
+pub(super) fn features(root: Element<'_>) -> Features {
+    let has = |name: &str| {
+        root.child("features")
+            .is_some_and(|features| features.child(name).is_some())
+    };
+    Features {
+        acpi: has("acpi"),
+        apic: has("apic"),
+    }
+}
+
+/// The tables have told about the other offsets.
+pub(super) fn clock(root: Element<'_>, findings: &mut Findings<'_>) -> Clock {
+    for timer in root
+        .child("clock")
+        .into_iter()
+        .flat_map(|clock| clock.children_named("timer"))
+    {
+        match (timer.value("name"), timer.value("present")) {
+            (Some("hpet"), Some("yes") | None) => findings.warn(
+                timer.position(),
+                "<timer name='hpet'> has no effect: there is no HPET",
+            ),
+            (Some("kvmclock"), Some("no")) => findings.keep(
+                timer.position(),
+                "<timer name='kvmclock' present='no'>: the kvmclock cannot be taken away yet",
+            ),
+            (None, _) => findings.error(timer.position(), "<timer> has no name"),
+            _ => {}
+        }
+    }
+    match root.child("clock").and_then(|clock| clock.value("offset")) {
+        None | Some("utc") => Clock::Utc,
+        Some("localtime") => Clock::LocalTime,
+        Some(_) => Clock::Other,
+    }
+}
+
+pub(super) fn end_action(
+    root: Element<'_>,
+    name: &str,
+    default: EndAction,
+    findings: &mut Findings<'_>,
+) -> EndAction {
+    let Some(element) = root.child(name) else {
+        return default;
+    };
+    match element.text().trim() {
+        "destroy" => EndAction::Destroy,
+        "restart" => EndAction::Restart,
+        "preserve" => EndAction::Preserve,
+        "rename-restart" => {
+            findings.keep(
+                element.position(),
+                format!("<{name}> rename-restart is not built yet"),
+            );
+            default
+        }
+        "coredump-destroy" | "coredump-restart" => {
+            findings.keep(
+                element.position(),
+                format!("<{name}> with a core dump is not built yet"),
+            );
+            default
+        }
+        other => {
+            findings.error_with_hint(
+                element.text_position(),
+                format!("'{other}' is no action for <{name}>"),
+                "it takes 'destroy', 'restart' or 'preserve'",
+            );
+            default
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Tuning of the host side: kept for other tools, without effect here so far.
+
+use crate::model::schema::row::Value::{Empty, Number, OneOf, Set, Text, Words, YesNo};
+use crate::model::schema::row::{Group, honoured, part, refused, warned, warned_word, word};
+
+pub(super) const GROUPS: &[Group] = &[CPUS, MEMORY, BLOCKS, LABELS, DEVICES, FOREIGN];
+
+const SCHEDULERS: &[&str] = &["batch", "idle", "fifo", "rr"];
+
+const CPUS: Group = Group {
+    title: "CPU tuning",
+    bases: &[""],
+    rows: &[
+        warned("iothreads", Number, "each disk has a worker of its own"),
+        warned("iothreadids", Empty, "each disk has a worker of its own"),
+        part("iothreadids/iothread", Empty).many(),
+        part(
+            "iothreadids/iothread@id,thread_pool_min,thread_pool_max",
+            Number,
+        ),
+        part("iothreadids/iothread/poll", Empty),
+        part("iothreadids/iothread/poll@max,grow,shrink", Number),
+        warned(
+            "defaultiothread",
+            Empty,
+            "each disk has a worker of its own",
+        ),
+        part("defaultiothread@thread_pool_min,thread_pool_max", Number),
+        warned("cputune", Empty, "CPU tuning is not built yet"),
+        part(
+            "cputune/shares,period,global_period,emulator_period,iothread_period",
+            Number,
+        ),
+        part(
+            "cputune/quota,global_quota,emulator_quota,iothread_quota",
+            Text,
+        ),
+        part("cputune/vcpupin,iothreadpin,vcpusched,iothreadsched", Empty).many(),
+        part("cputune/vcpupin@vcpu", Number),
+        part("cputune/vcpupin@cpuset", Set),
+        part("cputune/emulatorpin", Empty),
+        part("cputune/emulatorpin@cpuset", Set),
+        part("cputune/iothreadpin@iothread", Number),
+        part("cputune/iothreadpin@cpuset", Set),
+        part("cputune/vcpusched@vcpus", Set),
+        part("cputune/vcpusched@priority", Number),
+        part("cputune/vcpusched@scheduler", OneOf(SCHEDULERS)),
+        part("cputune/iothreadsched@iothreads,priority", Text),
+        part("cputune/iothreadsched@scheduler", OneOf(SCHEDULERS)),
+        part("cputune/emulatorsched", Empty),
+        part("cputune/emulatorsched@priority", Text),
+        part("cputune/emulatorsched@scheduler", OneOf(SCHEDULERS)),
+        part("cputune/cachetune,memorytune", Empty).many(),
+        part("cputune/cachetune@vcpus", Set),
+        part("cputune/cachetune@id", Text),
+        part("cputune/cachetune/cache,monitor", Empty).many(),
+        part("cputune/cachetune/cache@id,level,size", Number),
+        part(
+            "cputune/cachetune/cache@type",
+            OneOf(&["both", "code", "data"]),
+        ),
+        part("cputune/cachetune/cache@unit", Text),
+        part("cputune/cachetune/monitor@level", Number),
+        part("cputune/cachetune/monitor@vcpus", Text),
+        part("cputune/memorytune@vcpus", Text),
+        part("cputune/memorytune/node,monitor", Empty).many(),
+        part("cputune/memorytune/node@id,bandwidth", Number),
+        part("cputune/memorytune/monitor@vcpus", Text),
+    ],
+};
+
+const MEMORY: Group = Group {
+    title: "Memory tuning",
+    bases: &[""],
+    rows: &[
+        warned("memtune", Empty, "memory limits are not built yet"),
+        part(
+            "memtune/hard_limit,soft_limit,min_guarantee,swap_hard_limit",
+            Number,
+        ),
+        part("memtune/hard_limit@unit", Text),
+        part("memtune/soft_limit@unit", Text),
+        part("memtune/min_guarantee@unit", Text),
+        part("memtune/swap_hard_limit@unit", Text),
+        warned(
+            "numatune",
+            Empty,
+            "the host's NUMA nodes are not chosen yet",
+        ),
+        part("numatune/memory", Empty),
+        part(
+            "numatune/memory@mode",
+            OneOf(&["strict", "preferred", "interleave", "restrictive"]),
+        ),
+        part("numatune/memory@placement", OneOf(&["static", "auto"])),
+        part("numatune/memory@nodeset", Set),
+        part("numatune/memnode", Empty).many(),
+        part("numatune/memnode@cellid", Number),
+        part(
+            "numatune/memnode@mode",
+            OneOf(&["strict", "preferred", "interleave", "restrictive"]),
+        ),
+        part("numatune/memnode@nodeset", Set),
+    ],
+};
+
+const BLOCKS: Group = Group {
+    title: "Block tuning",
+    bases: &[""],
+    rows: &[
+        warned("blkiotune", Empty, "block limits are not built yet"),
+        part("blkiotune/weight", Number),
+        part("blkiotune/device", Empty).many(),
+        part("blkiotune/device/path", Text),
+        part(
+            "blkiotune/device/weight,read_bytes_sec,write_bytes_sec,read_iops_sec,write_iops_sec",
+            Number,
+        ),
+        warned("throttlegroups", Empty, "block limits are not built yet"),
+        part("throttlegroups/throttlegroup", Empty).many(),
+        part("throttlegroups/throttlegroup/group_name", Text),
+        part(
+            "throttlegroups/throttlegroup/total_bytes_sec,read_bytes_sec,write_bytes_sec,total_iops_sec,read_iops_sec,write_iops_sec,total_bytes_sec_max,read_bytes_sec_max,write_bytes_sec_max,total_iops_sec_max,read_iops_sec_max,write_iops_sec_max,size_iops_sec,total_bytes_sec_max_length,read_bytes_sec_max_length,write_bytes_sec_max_length,total_iops_sec_max_length,read_iops_sec_max_length,write_iops_sec_max_length",
+            Number,
+        ),
+    ],
+};
+
+const LABELS: Group = Group {
+    title: "Where and as whom it runs",
+    bases: &[""],
+    rows: &[
+        warned("resource", Empty, "each guest has a scope of its own"),
+        part("resource/partition", Text),
+        part("resource/fibrechannel", Empty),
+        part("resource/fibrechannel@appid", Text),
+        part("seclabel", Empty).many(),
+        honoured(
+            "seclabel@type",
+            Words(&[
+                word("none"),
+                warned_word("dynamic", "nobody's files are relabelled here"),
+                warned_word("static", "nobody's files are relabelled here"),
+            ]),
+            "none: files keep their labels and owners",
+        ),
+        part("seclabel@model", Text),
+        part("seclabel@relabel", YesNo),
+        part("seclabel/label,imagelabel,baselabel", Text),
+        warned("idmap", Empty, "it is for containers"),
+        part("idmap/uid,gid", Empty).many(),
+        part("idmap/uid@start,target,count", Number),
+        part("idmap/gid@start,target,count", Number),
+        warned("keywrap", Empty, "it is for s390"),
+        part("keywrap/cipher", Empty).many(),
+        part("keywrap/cipher@name", Text),
+        part("keywrap/cipher@state", Text),
+    ],
+};
+
+const DEVICES: Group = Group {
+    title: "Devices",
+    bases: &[""],
+    rows: &[
+        part("devices", Empty),
+        honoured(
+            "devices/emulator",
+            Text,
+            "recorded and never run: `vmm` runs every domain, and another path gets a warning",
+        ),
+    ],
+};
+
+const FOREIGN: Group = Group {
+    title: "QEMU's own namespace",
+    bases: &[""],
+    rows: &[
+        refused("qemu:commandline", "raw QEMU arguments cannot be honoured"),
+        refused(
+            "qemu:capabilities",
+            "raw QEMU capabilities cannot be honoured",
+        ),
+        refused("qemu:override", "raw QEMU properties cannot be honoured"),
+        refused(
+            "qemu:deprecation",
+            "there is no QEMU whose warnings could be changed",
+        ),
+    ],
+};

@@ -1,0 +1,131 @@
+//! A group of its own for each guest, so that it is not ended with the session, unit or cron job
+//! that started it.
+//!
+//! With systemd the guest becomes `machine.slice/vm-NAME.scope`: systemd is asked over its bus,
+//! because groups made behind its back are removed by it. Without systemd a group is made directly
+//! where cgroup v2 is writable. Otherwise the guest stays where it was born, which only matters to
+//! those who end whole groups; one line in the log says so.
+
+use rustix::fs::{Mode, OFlags};
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Where a guest's process goes.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Group {
+    /// A scope that systemd makes.
+    Scope(String),
+    /// A cgroup v2 directory.
+    Directory(std::path::PathBuf),
+    /// Nowhere.
+    None,
+}
+
+impl Group {
+    /// Decides for a guest on this host.
+    pub fn for_guest(name: &str) -> Self {
+        let unit = format!("vm-{}.scope", escape(name));
+        if Path::new("/run/systemd/system").is_dir() {
+            return Self::Scope(unit);
+        }
+        let base = Path::new("/sys/fs/cgroup");
+        if base.join("cgroup.controllers").exists() {
+            let directory = base.join("machine.slice").join(&unit);
+            if fs::create_dir_all(&directory).is_ok() {
+                return Self::Directory(directory);
+            }
+        }
+        tracing::info!("no cgroup can be made here: the guest stays in the caller's");
+        Self::None
+    }
+
+    /// The file through which a child joins before it runs.
+    pub fn procs(&self) -> Option<OwnedFd> {
+        let Self::Directory(directory) = self else {
+            return None;
+        };
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        rustix::fs::open(directory.join("cgroup.procs"), flags, Mode::empty()).ok()
+    }
+
+    /// Moves a process that was just started, where that is done from outside.
+    pub fn adopt(&self, pid: u32) {
+        let Self::Scope(unit) = self else {
+            return;
+        };
+        if let Err(why) = ask_systemd(unit, pid) {
+            tracing::warn!("systemd made no scope {unit} ({why}): the guest stays in the caller's");
+        }
+    }
+}
+
+/// Removes what is left of an ended guest's group. systemd cleans its scopes by itself.
+pub fn forget(name: &str) {
+    let path = Path::new("/sys/fs/cgroup/machine.slice").join(format!("vm-{}.scope", escape(name)));
+    if !Path::new("/run/systemd/system").is_dir() {
+        let _ = fs::remove_dir(path);
+    }
+}
+
+fn ask_systemd(unit: &str, pid: u32) -> Result<(), String> {
+    let mut command = Command::new("busctl");
+    if !rustix::process::geteuid().is_root() {
+        command.arg("--user");
+    }
+    let pid = pid.to_string();
+    let slice = if rustix::process::geteuid().is_root() {
+        "machine.slice"
+    } else {
+        "app.slice"
+    };
+    command
+        .args(["--quiet", "--timeout=5", "call", "org.freedesktop.systemd1"])
+        .args([
+            "/org/freedesktop/systemd1",
+            "org.freedesktop.systemd1.Manager",
+        ])
+        .args([
+            "StartTransientUnit",
+            "ssa(sv)a(sa(sv))",
+            unit,
+            "replace",
+            "3",
+        ])
+        .args(["PIDs", "au", "1", &pid, "Slice", "s", slice])
+        .args(["CollectMode", "s", "inactive-or-failed", "0"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let output = command.output().map_err(|error| error.to_string())?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(String::from_utf8_lossy(&output.stderr).trim().to_string())
+}
+
+/// A name as a part of a unit's name: letters, digits and a few signs stay, bytes else are
+/// written as `\xNN` (systemd.unit(5)).
+fn escape(name: &str) -> String {
+    let mut text = String::new();
+    for byte in name.bytes().take(200) {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b':') {
+            text.push(char::from(byte));
+        } else {
+            text.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_become_unit_names() {
+        assert_eq!(escape("centos7"), "centos7");
+        assert_eq!(escape("web-01 a/b"), "web\\x2d01\\x20a\\x2fb");
+    }
+}

@@ -1,0 +1,45 @@
+//! The seam between the manager and guests' processes: how one comes to be. Everything after that
+//! (state, requests, end) goes over the control socket and the run lock, whoever made it.
+
+use crate::error::Result;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use vmm_api::spec::MachineSpec;
+
+/// Everything that a new guest's process gets.
+#[derive(Debug)]
+pub struct Launch {
+    /// The machine.
+    pub spec: MachineSpec,
+    /// The frozen spec, open for reading.
+    pub spec_file: File,
+    /// Every descriptor that the spec names; the process inherits them under these numbers.
+    pub descriptors: Vec<OwnedFd>,
+    /// Where stray output goes.
+    pub output: File,
+}
+
+/// A process that was launched by this command.
+pub trait Launched {
+    /// Its process id, when it is a process.
+    fn pid(&self) -> Option<u32>;
+    /// How it ended, if it has; words for the operator.
+    fn ended(&mut self) -> Option<String>;
+    /// Ends it at once and waits until it is gone.
+    fn kill(&mut self);
+}
+
+/// Makes guests' processes.
+pub trait VmDriver {
+    /// Checks what can be checked before anything is prepared, such as that the program exists.
+    ///
+    /// # Errors
+    /// What is missing and what to do about it.
+    fn ready(&self) -> Result<()>;
+
+    /// Starts the process. It is not yet known to run its guest: its control socket tells.
+    ///
+    /// # Errors
+    /// Why there is no process.
+    fn launch(&self, launch: Launch) -> Result<Box<dyn Launched>>;
+}

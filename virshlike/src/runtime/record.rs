@@ -1,0 +1,129 @@
+//! What is written down about a guest's process, for the commands that come after the one that
+//! started it. Versioned: a guest runs for years under newer managers.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use uuid::Uuid;
+use vmm_api::end::EndReason;
+
+/// The version of the records that this build writes.
+pub const RECORD_VERSION: u32 = 1;
+
+/// `run.json`: a process that was started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// [`RECORD_VERSION`] of the writer.
+    pub version: u32,
+    /// The number that `vm list` shows; never used twice while the host is up.
+    pub id: u32,
+    /// The domain's name when it was started or renamed.
+    pub name: String,
+    /// Its UUID.
+    pub uuid: Uuid,
+    /// Seconds since the Unix epoch.
+    pub started: u64,
+    /// No definition stands behind it: it is gone when it ends.
+    #[serde(default)]
+    pub transient: bool,
+    /// The slave side of its console's pty.
+    #[serde(default)]
+    pub pty: Option<String>,
+    /// The slave sides of all serial ports' ptys, by alias.
+    #[serde(default)]
+    pub ttys: BTreeMap<String, String>,
+    /// The process and its start time, to end one that no longer answers. Never used to find out
+    /// whether it lives.
+    #[serde(default)]
+    pub process: Option<ProcessMark>,
+}
+
+/// A process id that cannot be mistaken for a later process's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessMark {
+    /// Process id.
+    pub pid: u32,
+    /// Start time in clock ticks since boot, field 22 of `/proc/PID/stat`.
+    pub start: u64,
+}
+
+impl ProcessMark {
+    /// The mark of a living process.
+    pub fn of(pid: u32) -> Option<Self> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The command in parentheses may contain anything, so fields are counted after it.
+        let (_, fields) = stat.rsplit_once(')')?;
+        let start = fields.split_whitespace().nth(19)?.parse().ok()?;
+        Some(Self { pid, start })
+    }
+
+    /// Whether that very process still exists.
+    pub fn exists(self) -> bool {
+        Self::of(self.pid) == Some(self)
+    }
+}
+
+/// Why a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RunEnd {
+    /// The process said why.
+    Said(EndReason),
+    /// It was gone without a word.
+    Vanished,
+}
+
+impl RunEnd {
+    /// The word that `vm domstate --reason` prints.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Said(reason) => reason.as_str(),
+            Self::Vanished => "crashed",
+        }
+    }
+}
+
+/// `last.json`: what is kept of the last run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastRun {
+    /// [`RECORD_VERSION`] of the writer.
+    pub version: u32,
+    /// The domain's name then.
+    pub name: String,
+    /// Its id then.
+    pub id: u32,
+    /// Why it ended.
+    pub end: RunEnd,
+    /// More for the operator.
+    #[serde(default)]
+    pub detail: String,
+    /// Seconds since the Unix epoch when it ended; 0 when nobody saw it end.
+    #[serde(default)]
+    pub ended: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_recognised_and_another_is_not() {
+        let own = ProcessMark::of(std::process::id()).unwrap();
+        assert!(own.exists());
+        let other = ProcessMark {
+            start: own.start + 1,
+            ..own
+        };
+        assert!(!other.exists());
+        assert_eq!(ProcessMark::of(u32::MAX), None);
+    }
+
+    #[test]
+    fn records_of_version_1_stay_readable() {
+        let text = r#"{"version":1,"id":3,"name":"a","uuid":"00000000-0000-0000-0000-000000000001","started":5}"#;
+        let record: RunRecord = serde_json::from_str(text).unwrap();
+        assert_eq!((record.id, record.transient, record.pty), (3, false, None));
+        let text = r#"{"version":1,"name":"a","id":3,"end":{"said":"destroyed"}}"#;
+        let last: LastRun = serde_json::from_str(text).unwrap();
+        assert_eq!(last.end.as_str(), "destroyed");
+    }
+}

@@ -1,0 +1,344 @@
+//! A domain's runtime directory: the lock that says alive, the records, and the sockets.
+//!
+//! Sockets are bound and reached through the directory's descriptor (`/proc/self/fd/N/control`),
+//! because a socket's path may have 107 bytes only and a store may lie deeper than that.
+
+use super::record::{LastRun, RECORD_VERSION, RunEnd, RunRecord};
+use crate::error::{Error, Result};
+use crate::spawn;
+use crate::store::atomic;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use vmm_api::end::EndRecord;
+
+/// The control socket's file name.
+pub const CONTROL: &str = "control";
+/// The console socket's file name.
+pub const CONSOLE: &str = "console";
+const LOCK: &str = "lock";
+const RUN: &str = "run.json";
+const END: &str = "end.json";
+const LAST: &str = "last.json";
+const SPEC: &str = "spec.json";
+const LIVE: &str = "live.xml";
+
+/// What a runtime directory says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Liveness {
+    /// Nothing ran since the host booted.
+    Never,
+    /// Its process lives.
+    Alive(RunRecord),
+    /// It ran and ended.
+    Ended(LastRun),
+}
+
+/// A domain's runtime directory, present or not.
+#[derive(Debug, Clone)]
+pub struct RunDir {
+    path: PathBuf,
+}
+
+impl RunDir {
+    /// The directory at `path`; it need not exist.
+    pub fn new(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the guest's process lives, and what is known of it or of its end. Writes nothing.
+    ///
+    /// # Errors
+    /// A directory that exists and cannot be read.
+    pub fn liveness(&self) -> Result<Liveness> {
+        let held = self.lock_is_held()?;
+        let Some(record) = self.read::<RunRecord>(RUN) else {
+            return Ok(self.read(LAST).map_or(Liveness::Never, Liveness::Ended));
+        };
+        if held {
+            return Ok(Liveness::Alive(record));
+        }
+        Ok(Liveness::Ended(self.ended(&record)))
+    }
+
+    /// The process's last words, if it wrote any.
+    pub fn end_record(&self) -> Option<EndRecord> {
+        EndRecord::parse(&fs::read_to_string(self.path.join(END)).ok()?)
+    }
+
+    fn ended(&self, record: &RunRecord) -> LastRun {
+        let (reason, detail, ended) = match self.end_record() {
+            Some(end) => (RunEnd::Said(end.reason), end.detail, end.time),
+            None => (RunEnd::Vanished, String::new(), 0),
+        };
+        LastRun {
+            version: RECORD_VERSION,
+            name: record.name.clone(),
+            id: record.id,
+            end: reason,
+            detail,
+            ended,
+        }
+    }
+
+    /// Whether a process holds the run lock.
+    ///
+    /// # Errors
+    /// A lock file that exists and cannot be read.
+    pub fn lock_is_held(&self) -> Result<bool> {
+        let path = self.path.join(LOCK);
+        match File::open(&path) {
+            Ok(file) => {
+                spawn::is_locked(&file).map_err(|error| Error::io("read the lock", &path, &error))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::io("open the lock", &path, &error)),
+        }
+    }
+
+    /// Takes the run lock for a process about to be started; `None` when one lives.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn take_lock(&self) -> Result<Option<File>> {
+        atomic::create_dir(&self.path, 0o700)?;
+        let path = self.path.join(LOCK);
+        let file = self.create(LOCK)?;
+        let taken =
+            spawn::take_lock(&file).map_err(|error| Error::io("take the lock", &path, &error))?;
+        Ok(taken.then_some(file))
+    }
+
+    fn create(&self, name: &str) -> Result<File> {
+        let path = self.path.join(name);
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|error| Error::io("create", &path, &error))
+    }
+
+    /// An empty file for the end record.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn create_end(&self) -> Result<File> {
+        atomic::remove(&self.path.join(END))?;
+        self.create(END)
+    }
+
+    /// Binds a listening socket in the directory, over a stale one.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn listen(&self, name: &str) -> Result<UnixListener> {
+        let path = self.path.join(name);
+        atomic::remove(&path)?;
+        self.through_dir(name, UnixListener::bind::<PathBuf>)
+            .map_err(|error| Error::io("create the socket", &path, &error))
+    }
+
+    /// Connects to a socket in the directory.
+    ///
+    /// # Errors
+    /// What the socket says.
+    pub fn connect(&self, name: &str) -> io::Result<UnixStream> {
+        self.through_dir(name, UnixStream::connect::<PathBuf>)
+    }
+
+    fn through_dir<T>(
+        &self,
+        name: &str,
+        act: impl FnOnce(PathBuf) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let dir = File::open(&self.path)?;
+        act(PathBuf::from(format!(
+            "/proc/self/fd/{}/{name}",
+            dir.as_raw_fd()
+        )))
+    }
+
+    /// Writes the frozen spec and gives back a descriptor to read it by.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn freeze_spec(&self, json: &[u8]) -> Result<File> {
+        let path = self.path.join(SPEC);
+        atomic::write_volatile(&path, json)?;
+        File::open(&path).map_err(|error| Error::io("open", &path, &error))
+    }
+
+    /// The frozen spec of the run.
+    pub fn spec(&self) -> Option<Vec<u8>> {
+        fs::read(self.path.join(SPEC)).ok()
+    }
+
+    /// Writes the definition that the process runs.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn write_live(&self, xml: &str) -> Result<()> {
+        atomic::write_volatile(&self.path.join(LIVE), xml.as_bytes())
+    }
+
+    /// The definition that the process runs.
+    pub fn live(&self) -> Option<String> {
+        fs::read_to_string(self.path.join(LIVE)).ok()
+    }
+
+    /// Writes the record of the run.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn write_record(&self, record: &RunRecord) -> Result<()> {
+        let json = serde_json::to_vec_pretty(record).unwrap_or_default();
+        atomic::write_volatile(&self.path.join(RUN), &json)
+    }
+
+    fn read<T: serde::de::DeserializeOwned>(&self, name: &str) -> Option<T> {
+        serde_json::from_slice(&fs::read(self.path.join(name)).ok()?).ok()
+    }
+
+    /// Keeps what is worth knowing of an ended run and removes the rest. Does nothing while the
+    /// process lives. The caller holds the domain's lock.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn tidy(&self) -> Result<()> {
+        let Some(record) = self.read::<RunRecord>(RUN) else {
+            return Ok(());
+        };
+        if self.lock_is_held()? {
+            return Ok(());
+        }
+        if record.transient {
+            return self.remove();
+        }
+        let last = serde_json::to_vec_pretty(&self.ended(&record)).unwrap_or_default();
+        atomic::write_volatile(&self.path.join(LAST), &last)?;
+        // run.json goes last: while it stands, the end is read from the files beside it.
+        for name in [CONTROL, CONSOLE, SPEC, LIVE, RUN, END] {
+            atomic::remove(&self.path.join(name))?;
+        }
+        Ok(())
+    }
+
+    /// Forgets a start that did not succeed, keeping what was known of the run before it.
+    pub fn abandon(&self) {
+        for name in [CONTROL, CONSOLE, SPEC, LIVE, RUN, END] {
+            let _ = fs::remove_file(self.path.join(name));
+        }
+    }
+
+    /// Removes everything, for a domain that is no more.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn remove(&self) -> Result<()> {
+        match fs::remove_dir_all(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::io("remove", &self.path, &error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Runtime directories below `run` whose run has not been tidied away: the living and the freshly
+/// ended.
+///
+/// # Errors
+/// A directory that cannot be read; one that is not there is empty.
+pub fn runs(run: &Path) -> Result<Vec<RunDir>> {
+    let entries = match fs::read_dir(run) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::io("read", run, &error)),
+    };
+    Ok(entries
+        .flatten()
+        .map(|entry| RunDir::new(entry.path()))
+        .filter(|dir| dir.path.join(RUN).exists())
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+    use vmm_api::end::EndReason;
+
+    fn record() -> RunRecord {
+        RunRecord {
+            version: RECORD_VERSION,
+            id: 3,
+            name: "a".into(),
+            uuid: Uuid::from_u128(1),
+            started: 0,
+            transient: false,
+            pty: None,
+            ttys: std::collections::BTreeMap::new(),
+            process: None,
+        }
+    }
+
+    fn run_dir() -> (tempfile::TempDir, RunDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::new(dir.path().join("u"));
+        (dir, run)
+    }
+
+    #[test]
+    fn lock_held_is_alive_and_lock_free_without_a_word_is_a_crash() {
+        let (_dir, run) = run_dir();
+        assert_eq!(run.liveness().unwrap(), Liveness::Never);
+        let lock = run.take_lock().unwrap().unwrap();
+        run.write_record(&record()).unwrap();
+        assert_eq!(run.liveness().unwrap(), Liveness::Alive(record()));
+        assert!(run.take_lock().unwrap().is_none());
+        drop(lock);
+        let Liveness::Ended(last) = run.liveness().unwrap() else {
+            panic!("not ended");
+        };
+        assert_eq!(last.end, RunEnd::Vanished);
+    }
+
+    #[test]
+    fn tidying_keeps_the_reason_and_spares_the_living() {
+        let (_dir, run) = run_dir();
+        let lock = run.take_lock().unwrap().unwrap();
+        run.write_record(&record()).unwrap();
+        run.tidy().unwrap();
+        assert!(matches!(run.liveness().unwrap(), Liveness::Alive(_)));
+        let line = EndRecord::new(EndReason::Destroyed, "by hand", 7).to_line();
+        fs::write(run.path().join(END), line).unwrap();
+        drop(lock);
+        run.tidy().unwrap();
+        assert!(!run.path().join(RUN).exists());
+        let Liveness::Ended(last) = run.liveness().unwrap() else {
+            panic!("not ended");
+        };
+        assert_eq!((last.end.as_str(), last.ended), ("destroyed", 7));
+    }
+
+    #[test]
+    fn sockets_work_below_paths_longer_than_a_socket_address() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("x".repeat(100)).join("y".repeat(100));
+        fs::create_dir_all(&deep).unwrap();
+        let run = RunDir::new(deep);
+        let _listener = run.listen(CONTROL).unwrap();
+        run.connect(CONTROL).unwrap();
+    }
+}

@@ -1,0 +1,22 @@
+== warnings
+chardev.xml:29:5: warning: <parallel> has no effect: there is no parallel port
+chardev.xml:30:5: warning: <redirdev> has no effect: there is no USB redirection
+
+== refused at start
+chardev.xml:19:19: error: type='tcp' of <serial>: only a pty can be behind it so far
+chardev.xml:26:5: error: <channel>: channels are not built yet
+
+== added to the definition
+   6     <type arch='x86_64' machine='vm-q35-1'>hvm</type>
+
+== shown of a running domain
+   1 <domain type='kvm' id='3'>
+  11       <source path='/dev/pts/4'/>
+  15       <alias name='serial0'/>
+  20       <alias name='serial1'/>
+  25       <alias name='serial2'/>
+  27     <console type='pty' tty='/dev/pts/4'>
+  28       <source path='/dev/pts/4'/>
+  30       <alias name='serial0'/>
+  34       <alias name='channel0'/>
+

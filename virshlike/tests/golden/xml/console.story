@@ -1,0 +1,16 @@
+== warnings
+
+
+== refused at start
+
+
+== added to the definition
+   6     <type arch='x86_64' machine='vm-q35-1'>hvm</type>
+
+== shown of a running domain
+   1 <domain type='kvm' id='3'>
+  10     <console type='pty' tty='/dev/pts/4'>
+  11       <source path='/dev/pts/4'/>
+  12       <alias name='serial0'/>
+  13     </console>
+

@@ -1,0 +1,26 @@
+== warnings
+disk.xml:13:54: warning: startupPolicy='optional' of <source> has no effect: a missing file always stops the start
+disk.xml:23:7: warning: <iotune> has no effect: block limits are not built yet
+disk.xml:30:30: warning: io='native' of <driver> has no effect: Linux AIO is not used; io_uring or threads do its work
+disk.xml:37:44: warning: tray='open' of <target> has no effect: every tray starts closed
+
+== refused at start
+disk.xml:30:45: error: iommu='on' of <driver>: this option of virtio is not built yet
+disk.xml:40:17: error: type='network' of <disk>: only files and block devices can be opened so far
+disk.xml:46:7: error: <transient>: disks that forget what was written are not built yet
+disk.xml:50:30: error: bus='ide' of <target>: there is no IDE; start with --map-to-virtio or say bus='virtio'
+
+== added to the definition
+   6     <type arch='x86_64' machine='vm-q35-1'>hvm</type>
+  28       <address type='pci' domain='0x0000' bus='0x00' slot='0x01' function='0x0'/>
+  40       <address type='pci' domain='0x0000' bus='0x00' slot='0x02' function='0x0'/>
+  49       <address type='pci' domain='0x0000' bus='0x00' slot='0x03' function='0x0'/>
+
+== shown of a running domain
+   1 <domain type='kvm' id='3'>
+  28       <alias name='virtio-disk0'/>
+  36       <alias name='virtio-disk1'/>
+  42       <alias name='virtio-disk2'/>
+  52       <alias name='virtio-disk3'/>
+  58       <alias name='ide0-0-0'/>
+

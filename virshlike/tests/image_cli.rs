@@ -1,0 +1,243 @@
+//! `vm image` beside qemu-img: the same commands on the same files, the same words.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn have_qemu() -> bool {
+    let have = Command::new("qemu-img").arg("--version").output().is_ok();
+    if !have {
+        println!("skipped: qemu-img is not installed");
+    }
+    have
+}
+
+fn vm(dir: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_vm"))
+        .arg("image")
+        .args(arguments)
+        .current_dir(dir)
+        .output()
+        .expect("vm runs")
+}
+
+fn qemu(dir: &Path, arguments: &[&str]) -> Output {
+    Command::new("qemu-img")
+        .args(arguments)
+        .current_dir(dir)
+        .output()
+        .expect("qemu-img runs")
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Both tools say the same and end the same.
+fn assert_same(dir: &Path, arguments: &[&str]) {
+    let (ours, theirs) = (vm(dir, arguments), qemu(dir, arguments));
+    assert_eq!(text(&ours), text(&theirs), "{arguments:?}: {ours:?}");
+    assert_eq!(ours.status.code(), theirs.status.code(), "{arguments:?}");
+}
+
+fn done(dir: &Path, arguments: &[&str]) -> String {
+    let output = vm(dir, arguments);
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+    text(&output)
+}
+
+#[test]
+fn facts_are_printed_as_qemu_img_prints_them() {
+    if !have_qemu() {
+        return;
+    }
+    let scratch = tempfile::tempdir().expect("a directory");
+    let dir = scratch.path();
+    for arguments in [
+        &["create", "-f", "qcow2", "a.qcow2", "2G"][..],
+        &["create", "-f", "raw", "a.raw", "1M"],
+        &[
+            "create",
+            "-f",
+            "qcow2",
+            "-o",
+            "compat=0.10",
+            "old.qcow2",
+            "1000000",
+        ],
+        &[
+            "create",
+            "-f",
+            "qcow2",
+            "-b",
+            "a.raw",
+            "-F",
+            "raw",
+            "top.qcow2",
+        ],
+        &[
+            "create",
+            "-f",
+            "qcow2",
+            "-o",
+            "cluster_size=4k,preallocation=metadata",
+            "p.qcow2",
+            "9M",
+        ],
+    ] {
+        assert_same(dir, arguments);
+    }
+    for arguments in [
+        &["snapshot", "-c", "one", "a.qcow2"][..],
+        &["snapshot", "-l", "a.qcow2"],
+        &["info", "a.qcow2"],
+        &["info", "-f", "raw", "a.raw"],
+        &["info", "old.qcow2"],
+        &["info", "--backing-chain", "top.qcow2"],
+        &["check", "a.qcow2"],
+        &["check", "p.qcow2"],
+        &["map", "p.qcow2"],
+        &["map", "--output=json", "top.qcow2"],
+        &["measure", "-O", "qcow2", "a.raw"],
+        &["measure", "-O", "qcow2", "--size", "10G"],
+        &["compare", "a.raw", "top.qcow2"],
+        &["compare", "-s", "a.raw", "a.qcow2"],
+        &["resize", "a.qcow2", "+1G"],
+        &["snapshot", "-d", "1", "a.qcow2"],
+    ] {
+        if arguments.contains(&"--output=json") {
+            let value = |o: &Output| -> serde_json::Value {
+                serde_json::from_slice(&o.stdout).expect("JSON")
+            };
+            assert_eq!(value(&vm(dir, arguments)), value(&qemu(dir, arguments)));
+        } else if arguments[0] == "snapshot" && arguments[1] != "-l" {
+            done(dir, arguments);
+        } else {
+            assert_same(dir, arguments);
+        }
+    }
+}
+
+#[test]
+fn an_image_goes_through_a_working_day() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let dir = scratch.path();
+    let bytes: Vec<u8> = (0..3_000_320u32).map(|i| (i / 700) as u8).collect();
+    std::fs::write(dir.join("a.raw"), &bytes).expect("written");
+    done(
+        dir,
+        &[
+            "convert", "-f", "raw", "-O", "qcow2", "-c", "a.raw", "a.qcow2",
+        ],
+    );
+    assert_eq!(
+        done(dir, &["compare", "a.raw", "a.qcow2"]),
+        "Images are identical.\n"
+    );
+    done(
+        dir,
+        &[
+            "create",
+            "-f",
+            "qcow2",
+            "-b",
+            "a.qcow2",
+            "-F",
+            "qcow2",
+            "top.qcow2",
+            "4M",
+        ],
+    );
+    assert_eq!(
+        done(dir, &["resize", "top.qcow2", "+1M"]),
+        "Image resized.\n"
+    );
+    assert_eq!(done(dir, &["commit", "top.qcow2"]), "Image committed.\n");
+    done(dir, &["rebase", "-b", "", "top.qcow2"]);
+    std::fs::remove_file(dir.join("a.qcow2")).expect("removed");
+    done(dir, &["convert", "-O", "raw", "top.qcow2", "back.raw"]);
+    let back = std::fs::read(dir.join("back.raw")).expect("read");
+    assert_eq!(back.len(), 5 << 20);
+    assert!(back[..bytes.len()] == bytes && back[bytes.len()..].iter().all(|&b| b == 0));
+    assert!(done(dir, &["check", "top.qcow2"]).starts_with("No errors were found on the image.\n"));
+    assert!(done(dir, &["bench", "-c", "100", "top.qcow2"]).contains("Run completed in "));
+}
+
+#[test]
+fn mistakes_say_what_is_wrong_and_change_nothing() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let dir = scratch.path();
+    done(dir, &["create", "-f", "qcow2", "a.qcow2", "1M"]);
+    std::fs::write(dir.join("text"), "no image").expect("written");
+    let before = std::fs::read(dir.join("a.qcow2")).expect("read");
+    for (arguments, words) in [
+        (&["info", "nosuch"][..], "cannot open nosuch"),
+        (&["info", "-f", "qcow2", "text"], "magic"),
+        (&["info", "-f", "vhd", "a.qcow2"], "Unknown driver 'vhd'"),
+        (&["resize", "a.qcow2", "-512k"], "--shrink"),
+        (&["resize", "a.qcow2", "12X"], "Invalid image size"),
+        (
+            &["create", "-f", "qcow2", "-o", "clustersize=1", "b", "1M"],
+            "Invalid parameter",
+        ),
+        (
+            &["create", "-f", "qcow2", "-b", "a.qcow2", "b"],
+            "without backing format",
+        ),
+        (&["create", "-f", "qcow2", "b"], "needs a size"),
+        (&["snapshot", "-a", "nosuch", "a.qcow2"], "no snapshot"),
+        (&["commit", "a.qcow2"], "does not have a backing file"),
+        (
+            &["info", "/dev/zero"],
+            "neither a regular file nor a block device",
+        ),
+        (
+            &["convert", "-O", "qcow2", "a.qcow2", "/nosuch/b"],
+            "/nosuch/b",
+        ),
+    ] {
+        let output = vm(dir, arguments);
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{arguments:?}");
+        assert!(message.contains(words), "{arguments:?}: {message}");
+        assert!(message.starts_with("error: "), "{arguments:?}: {message}");
+    }
+    assert!(std::fs::read(dir.join("a.qcow2")).expect("read") == before);
+    assert!(!dir.join("b").exists());
+}
+
+#[test]
+fn an_image_in_use_is_refused_with_who_holds_it() {
+    if !have_qemu() || Command::new("qemu-io").arg("--version").output().is_err() {
+        return;
+    }
+    use std::io::{BufRead, BufReader, Write};
+    let scratch = tempfile::tempdir().expect("a directory");
+    let dir = scratch.path();
+    done(dir, &["create", "-f", "qcow2", "a.qcow2", "1M"]);
+    let mut holder = Command::new("qemu-io")
+        .arg(dir.join("a.qcow2"))
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("qemu-io runs");
+    let mut input = holder.stdin.take().expect("its input");
+    input.write_all(b"write 0 512\n").expect("written");
+    let mut line = String::new();
+    let output = holder.stdout.take().expect("its output");
+    BufReader::new(output)
+        .read_line(&mut line)
+        .expect("it answers");
+    for arguments in [&["resize", "a.qcow2", "2M"][..], &["check", "a.qcow2"]] {
+        let output = vm(dir, arguments);
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{arguments:?}");
+        assert!(
+            message.contains("lock") && message.contains("qemu-io"),
+            "{message}"
+        );
+    }
+    done(dir, &["info", "a.qcow2"]);
+    drop(input);
+    holder.wait().expect("it ends");
+    done(dir, &["resize", "a.qcow2", "2M"]);
+}

@@ -1,0 +1,304 @@
+//! Real domain definitions, from the directory that VM_XML_CORPUS names.
+//!
+//! The corpus is not part of the project; without it these tests say so and pass.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use virshlike::model::{Domain, DumpOptions, Live, complete, inactive_xml, live_xml};
+use virshlike::xml::{Diagnostics, Document};
+
+fn corpus() -> Option<PathBuf> {
+    let corpus = std::env::var_os("VM_XML_CORPUS").map(PathBuf::from);
+    if corpus.is_none() {
+        println!("skipped: VM_XML_CORPUS names no corpus");
+    }
+    corpus
+}
+
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(directory)
+        .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
+        .unwrap_or_default();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "xml"));
+    files.sort();
+    files
+}
+
+fn name(file: &Path) -> String {
+    file.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
+}
+
+fn define(file: &Path) -> Result<(Document, Domain, Diagnostics), Diagnostics> {
+    let text = std::fs::read_to_string(file).expect("a readable file");
+    let document = Document::parse(&text, &name(file))?;
+    let (domain, warnings) = Domain::parse(&document)?;
+    Ok((document, domain, warnings))
+}
+
+/// The message without what differs from file to file.
+fn reason(message: &str) -> String {
+    let mut out = String::new();
+    let mut quoted = false;
+    for c in message.chars() {
+        match c {
+            '\'' => {
+                quoted = !quoted;
+                out.push(c);
+            }
+            _ if quoted => {}
+            c if c.is_ascii_digit() => {
+                if !out.ends_with('N') {
+                    out.push('N');
+                }
+            }
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+fn count(reasons: &mut BTreeMap<String, Vec<String>>, diagnostics: &Diagnostics) {
+    for diagnostic in diagnostics {
+        assert!(
+            diagnostic.line >= 1 && diagnostic.column >= 1,
+            "{diagnostic}"
+        );
+        reasons
+            .entry(reason(&diagnostic.message))
+            .or_default()
+            .push(diagnostic.to_string());
+    }
+}
+
+fn print(title: &str, reasons: &BTreeMap<String, Vec<String>>) {
+    let mut sorted: Vec<_> = reasons.iter().collect();
+    sorted.sort_by_key(|(_, messages)| std::cmp::Reverse(messages.len()));
+    println!("{title}:");
+    for (reason, messages) in sorted {
+        println!("{:5}  {reason}\n           {}", messages.len(), messages[0]);
+    }
+}
+
+#[test]
+fn most_real_domains_are_defined() {
+    let Some(corpus) = corpus() else { return };
+    let files = files(&corpus.join("domain"));
+    let mut reasons = BTreeMap::new();
+    let mut defined = 0;
+    for file in &files {
+        match define(file) {
+            Ok(_) => defined += 1,
+            Err(errors) => count(&mut reasons, &errors),
+        }
+    }
+    print("refusals", &reasons);
+    println!("{defined} of {} defined", files.len());
+    assert!(
+        defined * 100 >= files.len() * 70,
+        "{defined} of {}",
+        files.len()
+    );
+}
+
+/// define, dumpxml, define gives the same domain; completion is idempotent and finds room.
+#[test]
+fn a_dump_defines_the_same_domain() {
+    let Some(corpus) = corpus() else { return };
+    let mut reasons = BTreeMap::new();
+    let mut defined = 0;
+    for directory in ["domain", "samples", "samples/virt-install"] {
+        for file in files(&corpus.join(directory)) {
+            let Ok((mut document, mut domain, _)) = define(&file) else {
+                continue;
+            };
+            if let Err(errors) = complete(&mut document, &mut domain) {
+                count(&mut reasons, &errors);
+                continue;
+            }
+            defined += 1;
+            let options = DumpOptions {
+                security_info: true,
+                migratable: false,
+            };
+            let dump = inactive_xml(&document, options).expect("a dump");
+            let mut again = Document::parse(&dump, &name(&file)).expect("well-formed");
+            let (mut same, _) = Domain::parse(&again).expect("valid");
+            assert_eq!(same, domain, "{}", file.display());
+            complete(&mut again, &mut same).expect("complete");
+            assert_eq!(
+                (again.text(), same),
+                (dump, domain.clone()),
+                "{}",
+                file.display()
+            );
+            let options = DumpOptions::default();
+            let live = live_xml(&document, &domain, &Live::default(), options).expect("a dump");
+            let live = Document::parse(&live, &name(&file)).expect("well-formed");
+            Domain::parse(&live).unwrap_or_else(|errors| panic!("{}: {errors}", file.display()));
+        }
+    }
+    print("not completed", &reasons);
+    println!("{defined} defined");
+}
+
+/// What a person wrote is all there after completion, in the same order.
+#[test]
+fn completion_only_adds() {
+    let Some(corpus) = corpus() else { return };
+    for file in files(&corpus.join("samples/virt-install")) {
+        let Ok((mut document, mut domain, _)) = define(&file) else {
+            continue;
+        };
+        let before = document.text();
+        complete(&mut document, &mut domain).expect("room");
+        let after = document.text();
+        let mut lines = after.lines();
+        for line in before.lines() {
+            // The machine's version and indices of controllers are written into their lines.
+            let start = line.split(" machine=").next().unwrap_or(line);
+            let start = start.trim_end_matches(['/', '>']);
+            assert!(
+                lines.any(|new| new.starts_with(start)),
+                "{}: {line}",
+                file.display()
+            );
+        }
+    }
+}
+
+/// The fourteen typical mistakes, each with its place and the word that would be right.
+#[test]
+fn typical_mistakes_name_place_and_right_word() {
+    let Some(corpus) = corpus() else { return };
+    for (file, place, word) in [
+        ("1-unknown-element", "11:3", "<vcpus>"),
+        ("2-misspelt-attribute", "37:38", "'cache'"),
+        ("3-bad-nic-model", "60:20", "'virtio'"),
+        ("4-bad-bus", "39:30", "'virtio'"),
+        ("5-mismatched-tag", "62:5", "</interface>"),
+        ("6-bad-number", "8:22", "whole number"),
+        ("7-bad-unit", "8:17", "'GiB'"),
+        ("8-address-collision", "61:7", "0000:00:06.0"),
+        ("9-bad-disk-type", "36:17", "'file'"),
+        ("10-missing-target", "36:5", "<target dev='vda'"),
+        ("11-typo-feature", "16:5", "<acpi>"),
+        ("12-typo-source-attr", "38:15", "'file'"),
+        ("13-missing-name", "1:1", "<name>"),
+        ("14-bad-cpu-mode", "19:14", "'custom'"),
+    ] {
+        let path = corpus.join(format!("samples/bad-xml/{file}.xml"));
+        let errors = define(&path).expect_err(file).to_string();
+        println!("{errors}");
+        assert!(
+            errors.contains(&format!("{file}.xml:{place}: error: ")),
+            "{place}: {errors}"
+        );
+        assert!(errors.contains(word), "{word}: {errors}");
+        // The misspelt attribute is there twice.
+        let mistakes = if word == "'cache'" { 2 } else { 1 };
+        assert_eq!(errors.matches(": error: ").count(), mistakes, "{errors}");
+    }
+    define(&corpus.join("samples/bad-xml/ok.xml")).expect("the one without a mistake");
+}
+
+/// What libvirt refuses: refused here too, at define or, where only the start can tell, kept.
+#[test]
+fn what_libvirt_refuses_does_not_start() {
+    let Some(corpus) = corpus() else { return };
+    let manifest = std::fs::read_to_string(corpus.join("MANIFEST.tsv")).expect("a manifest");
+    let reason_of = |file: &str| {
+        manifest
+            .lines()
+            .find(|line| line.starts_with(&format!("domain-invalid/{file}\t")))
+            .and_then(|line| line.split('\t').nth(4))
+            .unwrap_or_default()
+            .to_string()
+    };
+    let (mut refused, mut at_start, mut accepted) = (0, 0, Vec::new());
+    for file in files(&corpus.join("domain-invalid")) {
+        let name = name(&file);
+        match define(&file) {
+            Err(errors) => {
+                refused += 1;
+                println!("REFUSED {name}: {}\n  ours: {errors}", reason_of(&name));
+            }
+            Ok((_, domain, _)) if !domain.refusals_at_start().is_empty() => {
+                at_start += 1;
+                let ours = domain.refusals_at_start();
+                println!("KEPT {name}: {}\n  ours: {ours}", reason_of(&name));
+            }
+            Ok(_) => accepted.push(format!("{name}: {}", reason_of(&name))),
+        }
+    }
+    println!("{refused} refused, {at_start} refused at start, accepted: {accepted:#?}");
+    assert!(accepted.is_empty(), "{accepted:#?}");
+}
+
+/// Asks libvirt's own validator about a document; `None` when it is not installed.
+fn libvirt_schema(text: &str) -> Option<Result<(), String>> {
+    let mut file = tempfile::NamedTempFile::with_suffix(".xml").expect("a file");
+    std::io::Write::write_all(&mut file, text.as_bytes()).expect("room");
+    let output = std::process::Command::new("virt-xml-validate")
+        .arg(file.path())
+        .arg("domain")
+        .output()
+        .ok()?;
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    Some(output.status.success().then_some(()).ok_or(message))
+}
+
+/// The forms of a dump: what is stored, or all of them.
+fn dumps(document: &Document, domain: &Domain, all: bool) -> Vec<String> {
+    let options = DumpOptions::default();
+    let mut dumps = vec![inactive_xml(document, options)];
+    if all {
+        let live = Live {
+            id: 7,
+            ttys: [("serial0".to_string(), "/dev/pts/1".to_string())].into(),
+            taps: [("net0".to_string(), "vnet3".to_string())].into(),
+        };
+        dumps.push(live_xml(document, domain, &live, options));
+        let migratable = DumpOptions {
+            migratable: true,
+            ..options
+        };
+        dumps.push(inactive_xml(document, migratable));
+    }
+    dumps
+        .into_iter()
+        .map(|dump| dump.expect("a dump"))
+        .collect()
+}
+
+/// libvirt's own schema takes what we store, wherever it took what the person wrote.
+#[test]
+fn dumps_pass_libvirts_schema() {
+    let Some(corpus) = corpus() else { return };
+    let (mut passed, mut failed) = (0, Vec::new());
+    let domains = files(&corpus.join("domain"));
+    let installed = files(&corpus.join("samples/virt-install"));
+    for (index, file) in installed.iter().chain(&domains).enumerate() {
+        let Ok((mut document, mut domain, _)) = define(file) else {
+            continue;
+        };
+        let written = document.text();
+        complete(&mut document, &mut domain).expect("room");
+        for dump in dumps(&document, &domain, index % 10 == 0) {
+            match libvirt_schema(&dump) {
+                None => {
+                    println!("skipped: there is no virt-xml-validate");
+                    return;
+                }
+                Some(Ok(())) => passed += 1,
+                // Some of libvirt's own tests are newer than its installed schema.
+                Some(Err(_)) if libvirt_schema(&written) != Some(Ok(())) => {}
+                Some(Err(message)) => failed.push(format!("{}: {message}", name(file))),
+            }
+        }
+    }
+    println!("{passed} dumps pass");
+    assert!(failed.is_empty(), "{failed:#?}");
+}

@@ -1,0 +1,289 @@
+//! Mutated definitions: whatever is done to a valid one, reading it never panics, every refusal
+//! has a place inside the document, and what is accepted stays what it is.
+
+use proptest::prelude::*;
+use virshlike::model::{Domain, DumpOptions, Live, complete, inactive_xml, live_xml};
+use virshlike::xml::{Diagnostics, Document};
+
+const VALID: &str = "<?xml version='1.0' encoding='UTF-8'?>
+<!-- by hand -->
+<domain type='kvm' xmlns:x='urn:x'>
+  <name>web01</name>
+  <uuid>91b72d56-7f74-4bd8-85d0-29f821a332e4</uuid>
+  <metadata><x:any a='1'>kept &amp; &#x41;<![CDATA[<raw>]]></x:any></metadata>
+  <memory unit='MiB'>512</memory>
+  <currentMemory unit='KiB'>524288</currentMemory>
+  <vcpu placement='static' current='1'>4</vcpu>
+  <os>
+    <type arch='x86_64' machine='pc-q35-7.2'>hvm</type>
+    <kernel>/boot/vmlinuz</kernel>
+    <cmdline>root=/dev/vda1 quiet</cmdline>
+  </os>
+  <features>
+    <acpi/>
+    <apic/>
+  </features>
+  <cpu mode='host-passthrough' check='none' migratable='on'>
+    <topology sockets='1' dies='1' cores='2' threads='2'/>
+  </cpu>
+  <clock offset='utc'>
+    <timer name='rtc' tickpolicy='catchup'/>
+    <timer name='hpet' present='no'/>
+  </clock>
+  <on_poweroff>destroy</on_poweroff>
+  <devices>
+    <emulator>/usr/bin/qemu-system-x86_64</emulator>
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='qcow2' cache='none' discard='unmap'/>
+      <source file='/data/web01.qcow2'/>
+      <backingStore type='file'>
+        <format type='raw'/>
+        <source file='/data/base.raw'/>
+        <backingStore/>
+      </backingStore>
+      <target dev='vda' bus='virtio'/>
+      <serial>ABC123</serial>
+      <address type='pci' domain='0x0000' bus='0x01' slot='0x00' function='0x0'/>
+    </disk>
+    <controller type='pci' index='0' model='pcie-root'/>
+    <controller type='pci' index='1' model='pcie-root-port'>
+      <target chassis='1' port='0x8'/>
+      <address type='pci' domain='0x0000' bus='0x00' slot='0x02' function='0x0'/>
+    </controller>
+    <controller type='pci' model='pcie-root-port'/>
+    <interface type='bridge'>
+      <mac address='52:54:00:12:34:56'/>
+      <source bridge='br0'/>
+      <model type='virtio'/>
+    </interface>
+    <serial type='pty'>
+      <target type='isa-serial' port='0'/>
+    </serial>
+    <console type='pty'><target type='serial' port='0'/></console>
+    <graphics type='vnc' port='-1' autoport='yes' passwd='geheim'/>
+    <memballoon model='virtio'/>
+    <rng model='virtio'>
+      <rate bytes='1024' period='1000'/>
+      <backend model='random'>/dev/urandom</backend>
+    </rng>
+  </devices>
+</domain>
+";
+
+/// Words that are right somewhere, or nowhere.
+const WORDS: &[&str] = &[
+    "yes",
+    "no",
+    "on",
+    "off",
+    "0",
+    "1",
+    "-1",
+    "99999999999999999999",
+    "0x",
+    "0x1f",
+    "virtio",
+    "virtoi",
+    "file",
+    "raw",
+    "qcow2",
+    "kvm",
+    "qemu",
+    "<disk/>",
+    "<",
+    ">",
+    "&",
+    "&lt;",
+    "'",
+    "\"",
+    "/>",
+    "</domain>",
+    "<!--",
+    "-->",
+    "<![CDATA[",
+    "]]>",
+    "<?x",
+    "\u{0}",
+    "\u{fffe}",
+    "ä",
+    "\t",
+    "\r\n",
+    "xmlns='urn:x'",
+    "a='1' a='2'",
+    "<address type='pci'/>",
+    "<alias name='a'/>",
+];
+
+/// One change: where (as a share of the length), how much is taken out, what is put in.
+fn change() -> impl Strategy<Value = (f64, usize, String)> {
+    let word = prop_oneof![
+        4 => proptest::sample::select(WORDS).prop_map(str::to_string),
+        1 => "[ -~]{0,8}",
+        1 => Just(String::new()),
+    ];
+    (0.0..1.0f64, 0..24usize, word)
+}
+
+fn boundary(text: &str, mut at: usize) -> usize {
+    at = at.min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
+}
+
+fn mutate(text: &str, changes: &[(f64, usize, String)]) -> String {
+    let mut text = text.to_string();
+    for (share, taken, word) in changes {
+        let at = boundary(&text, (text.len() as f64 * share) as usize);
+        let end = boundary(&text, at + taken).max(at);
+        text.replace_range(at..end, word);
+    }
+    text
+}
+
+/// Swaps whole lines about, which keeps more documents well-formed than changes of letters.
+fn shuffle(text: &str, lines: &[(usize, usize)]) -> String {
+    let mut all: Vec<&str> = text.lines().collect();
+    for (from, to) in lines {
+        let line = all[from % all.len()];
+        all.insert(to % all.len(), line);
+    }
+    all.join("\n")
+}
+
+fn check_places(text: &str, findings: &Diagnostics) -> Result<(), TestCaseError> {
+    let lines = text.split('\n').count();
+    for finding in findings {
+        prop_assert!(
+            (1..=lines).contains(&(finding.line as usize)),
+            "{}",
+            finding
+        );
+        let line = text
+            .split('\n')
+            .nth(finding.line as usize - 1)
+            .unwrap_or_default();
+        prop_assert!(
+            (1..=line.chars().count() + 1).contains(&(finding.column as usize)),
+            "{}",
+            finding
+        );
+        prop_assert!(!finding.message.is_empty());
+    }
+    Ok(())
+}
+
+fn check(text: &str) -> Result<(), TestCaseError> {
+    let mut document = match Document::parse(text, "t") {
+        Ok(document) => document,
+        Err(errors) => return check_places(text, &errors),
+    };
+    prop_assert_eq!(document.as_str(), text);
+    let mut domain = match Domain::parse(&document) {
+        Ok((domain, warnings)) => {
+            check_places(text, &warnings)?;
+            check_places(text, &domain.refusals_at_start())?;
+            domain
+        }
+        Err(errors) => {
+            prop_assert!(!errors.is_empty());
+            return check_places(text, &errors);
+        }
+    };
+    if let Err(errors) = complete(&mut document, &mut domain) {
+        return check_places(text, &errors);
+    }
+    let all = DumpOptions {
+        security_info: true,
+        migratable: false,
+    };
+    let dump = inactive_xml(&document, all).expect("a dump");
+    let mut again = Document::parse(&dump, "t").expect("well-formed");
+    let (mut same, _) = Domain::parse(&again).expect("a dump is a definition");
+    prop_assert_eq!(&same, &domain);
+    complete(&mut again, &mut same).expect("complete");
+    prop_assert_eq!(again.as_str(), &dump);
+    let live = live_xml(&document, &domain, &Live::default(), DumpOptions::default());
+    let live = Document::parse(&live.expect("a dump"), "t").expect("well-formed");
+    Domain::parse(&live).expect("a live dump is a definition");
+    Ok(())
+}
+
+/// Documents as big as they may be, made to be slow: this ends, and soon enough for a person to
+/// wait for it.
+#[test]
+fn big_documents_are_read_in_linear_time() {
+    let head = "<domain type='kvm'><name>a</name><memory unit='GiB'>1</memory><os><type>hvm</type></os><devices>";
+    let fill = |part: &dyn Fn(usize) -> String, count: usize| {
+        let mut text = head.to_string();
+        text.extend((0..count).map(part));
+        text + "</devices></domain>"
+    };
+    let name = |mut index: usize| {
+        let mut letters = String::new();
+        for _ in 0..4 {
+            letters.push(char::from(b'a' + (index % 26) as u8));
+            index /= 26;
+        }
+        letters
+    };
+    for text in [
+        fill(&|index| format!("<unknown{index}/>"), 12_000),
+        fill(&|_| "<sound ü='1'/>".to_string(), 12_000),
+        fill(
+            &|_| "<rng model='virtio'><backend model='random'/></rng>".to_string(),
+            5_000,
+        ),
+        fill(
+            &|index| {
+                format!(
+                    "<disk><source file='/ä'/><target dev='vd{}'/></disk>",
+                    name(index)
+                )
+            },
+            5_000,
+        ),
+        fill(
+            &|_| "<controller type='pci' model='pcie-root-port'/>".to_string(),
+            12_000,
+        ),
+        fill(&|_| format!("<{}/>", "ö".repeat(2000)), 300),
+        format!(
+            "<domain type='kvm'><vcpu cpuset='{}0'>1</vcpu></domain>",
+            "0-16383,".repeat(400_000)
+        ),
+        format!("<{}/>", "a".repeat(4_000_000)),
+    ] {
+        check(&text).expect("refused or the same again");
+    }
+}
+
+#[test]
+fn the_valid_one_is() {
+    let document = Document::parse(VALID, "t").unwrap_or_else(|errors| panic!("{errors}"));
+    Domain::parse(&document).unwrap_or_else(|errors| panic!("{errors}"));
+    check(VALID).expect("valid");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn changed_letters_never_panic(changes in proptest::collection::vec(change(), 1..4)) {
+        check(&mutate(VALID, &changes))?;
+    }
+
+    #[test]
+    fn moved_lines_never_panic(lines in proptest::collection::vec((0..200usize, 0..200usize), 1..4)) {
+        check(&shuffle(VALID, &lines))?;
+    }
+
+    #[test]
+    fn changed_values_never_panic(index in 0..80usize, word in proptest::sample::select(WORDS)) {
+        let quoted: Vec<_> = VALID.match_indices('\'').collect();
+        let pair = index * 2 % (quoted.len() - 1);
+        let text = format!("{}{word}{}", &VALID[..=quoted[pair].0], &VALID[quoted[pair + 1].0..]);
+        check(&text)?;
+    }
+}
