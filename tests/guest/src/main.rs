@@ -1,0 +1,55 @@
+//! The test guest: one small program that does what its command line asks and says how it went.
+//!
+//! It is a PVH kernel that works in ring 3 (see `entry` for why), so the same file boots under any
+//! VMM with PVH. `test=NAME` on the command line chooses; each test prints lines, then `PASS` or
+//! `FAIL: reason`, and ends the machine with code 0 or 1.
+//!
+//! | test | does | options |
+//! |---|---|---|
+//! | `hello` (default) | says hello | |
+//! | `idle` | says `ready`, then halts for ever | |
+//! | `spin` | says `ready`, then counts in memory at `counter=` | `counter` |
+//! | `beat` | a dot on the serial line every `gap=` million cycles | `gap`, `count` |
+//! | `echo` | sends back what is typed, in capitals, until `q` | |
+//! | `dirty` | writes `pages=` pages over and over, verifying its own writes | `pages`, `rounds` |
+//! | `pci` | lists the PCI functions | |
+//! | `blk` | every request kind on the `disk=`-th disk, data verified | `disk`, `irq=1` |
+//! | `blkread` | reads the whole disk and prints a checksum | `disk` |
+//! | `rng` | reads random bytes | |
+//! | `ioloop` | disk, rng and serial at once, every answer counted | `disk`, `count`, `depth` |
+#![no_std]
+#![no_main]
+
+mod block;
+mod boot;
+mod entry;
+mod ioloop;
+mod memory;
+mod pci;
+mod port;
+mod runtime;
+mod simple;
+mod virtio;
+
+use boot::Boot;
+
+#[unsafe(no_mangle)]
+extern "C" fn user_main(start_info: u64) -> ! {
+    let boot = Boot::read(start_info);
+    match boot.option("test").unwrap_or("hello") {
+        "hello" => simple::hello(),
+        "idle" => simple::idle(),
+        "spin" => simple::spin(&boot),
+        "beat" => simple::beat(&boot),
+        "echo" => simple::echo(),
+        "dirty" => simple::dirty(&boot),
+        "pci" => pci::list(),
+        "blk" => block::test(&boot),
+        "blkread" => block::checksum(&boot),
+        "rng" => simple::rng(),
+        "ioloop" => ioloop::test(&boot),
+        other => panic!("no test is called {other}"),
+    }
+    say!("PASS");
+    port::exit(0)
+}

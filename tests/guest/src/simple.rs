@@ -1,0 +1,117 @@
+//! Tests that need no disk.
+
+use crate::boot::Boot;
+use crate::memory;
+use crate::port::{self, Serial};
+use crate::say;
+use crate::virtio::{Device, Part};
+
+/// Device type of an entropy source (virtio 1.3, 5.4).
+pub const ENTROPY: u16 = 4;
+
+pub fn hello() {
+    let selector: u64;
+    // SAFETY: reading a selector changes nothing.
+    unsafe { core::arch::asm!("mov {}, cs", out(reg) selector, options(nomem, nostack)) };
+    say!("hello from ring {}", selector & 3);
+}
+
+pub fn idle() {
+    say!("ready");
+    loop {
+        port::halt();
+    }
+}
+
+pub fn spin(boot: &Boot) {
+    let counter = boot.number("counter", 32 << 20);
+    say!("ready");
+    for value in 1u64.. {
+        memory::store(counter, value);
+    }
+}
+
+pub fn beat(boot: &Boot) {
+    let gap = boot.number("gap", 1) * 1_000_000;
+    let count = boot.number("count", u64::MAX);
+    say!("ready");
+    for _ in 0..count {
+        let start = cycles();
+        while cycles().wrapping_sub(start) < gap {
+            core::hint::spin_loop();
+        }
+        Serial::send(b'.');
+    }
+    say!("");
+}
+
+pub fn echo() {
+    say!("ready");
+    loop {
+        match Serial::typed() {
+            Some(b'q') => break,
+            Some(byte) => Serial::send(byte.to_ascii_uppercase()),
+            None => core::hint::spin_loop(),
+        }
+    }
+    say!("");
+}
+
+pub fn dirty(boot: &Boot) {
+    let pages = boot.number("pages", 1024);
+    let rounds = boot.number("rounds", u64::MAX);
+    let area = 32 << 20;
+    assert!(
+        area + pages * 4096 <= boot.ram_end,
+        "{pages} pages do not fit into RAM"
+    );
+    say!("ready");
+    for round in 1..=rounds {
+        for page in 0..pages {
+            let at = area + page * 4096;
+            let found: u64 = memory::load(at);
+            let expected = if round == 1 {
+                0
+            } else {
+                (round - 1) << 32 | page
+            };
+            assert!(
+                found == expected,
+                "page {page} holds {found:#x}, not {expected:#x}"
+            );
+            memory::store(at, round << 32 | page);
+        }
+        if round % 64 == 0 {
+            say!("round {round}");
+        }
+        if Serial::typed() == Some(b'q') {
+            say!("stopped after {round}");
+            break;
+        }
+    }
+}
+
+pub fn rng() {
+    let mut device = Device::find(ENTROPY, 0).start(0, 0);
+    let mut queue = device.queue(0, None);
+    let buffer = memory::take(4096);
+    let mut seen = [false; 256];
+    for _ in 0..4 {
+        queue.submit(0, &[Part::from_device(buffer, 4096)]);
+        queue.kick();
+        let (_, length) = memory::wait_for("random bytes", || queue.done());
+        assert!(length > 0 && length <= 4096, "{length} bytes for 4096");
+        for at in 0..u64::from(length) {
+            seen[usize::from(memory::load::<u8>(buffer + at))] = true;
+        }
+    }
+    let kinds = seen.iter().filter(|seen| **seen).count();
+    assert!(kinds > 64, "only {kinds} different bytes: not random");
+    say!("rng: {kinds} different bytes");
+}
+
+/// The time stamp counter.
+pub fn cycles() -> u64 {
+    // SAFETY: reading it changes nothing.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}

@@ -1,0 +1,217 @@
+//! The main job as a person does it, on raw KVM: the real `vm`, the real `vmm`, the test guest.
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::fs;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use tests::{guest, program, skip_unless};
+
+struct World {
+    dir: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let world = Self { dir };
+        let disk = fs::File::create(world.path("disk.raw")).expect("a disk");
+        disk.set_len(16 << 20).expect("a disk");
+        world
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn define(&self, name: &str, cmdline: &str) {
+        let kernel = guest::build().expect("the test guest");
+        let xml = format!(
+            "<domain type='kvm'>
+  <name>{name}</name>
+  <memory unit='MiB'>64</memory>
+  <vcpu>1</vcpu>
+  <os>
+    <type arch='x86_64' machine='q35'>hvm</type>
+    <kernel>{}</kernel>
+    <cmdline>{cmdline}</cmdline>
+  </os>
+  <devices>
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='raw'/>
+      <source file='{}'/>
+      <target dev='vda' bus='virtio'/>
+    </disk>
+    <rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>
+    <serial type='pty'/>
+  </devices>
+</domain>
+",
+            kernel.display(),
+            self.path("disk.raw").display()
+        );
+        let path = self.path("x.xml");
+        fs::write(&path, xml).expect("a definition");
+        self.ok(&["define", &path.display().to_string()]);
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program::vm().expect("vm"));
+        command
+            .args(arguments)
+            .env("VM_STORE_ROOT", self.path("store"))
+            .env("VM_VMM", program::vmm().expect("vmm"))
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn vm(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("vm runs")
+    }
+
+    fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.vm(arguments);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "vm {arguments:?}: {errors}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    fn fails(&self, arguments: &[&str]) -> String {
+        let output = self.vm(arguments);
+        assert_eq!(output.status.code(), Some(1), "vm {arguments:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    /// A handle to the guest's process, as the record of its run has it.
+    fn process(&self, name: &str) -> OwnedFd {
+        let uuid = self.ok(&["-q", "domuuid", name]);
+        let path = self.path(&format!("store/run/vm/{}/run.json", uuid.trim()));
+        let record: serde_json::Value =
+            serde_json::from_slice(&fs::read(path).expect("a record")).expect("JSON");
+        let pid = i32::try_from(record["process"]["pid"].as_i64().expect("a pid"));
+        let pid = Pid::from_raw(pid.expect("a pid")).expect("a pid");
+        pidfd_open(pid, PidfdFlags::empty()).expect("a process")
+    }
+}
+
+/// Whether a process has ended, every thread of it.
+fn has_ended(process: &OwnedFd, patience: Option<&Timespec>) -> bool {
+    let mut fds = [PollFd::new(process, PollFlags::IN)];
+    poll(&mut fds, patience).expect("a poll") > 0
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let ids = self.vm(&["list", "--id"]).stdout;
+        for id in String::from_utf8_lossy(&ids).split_whitespace() {
+            self.vm(&["destroy", id]);
+        }
+    }
+}
+
+#[test]
+fn define_start_console_destroy() {
+    skip_unless!(tests::have_kvm(), "no /dev/kvm");
+    let world = World::new();
+    world.define("echo", "test=echo");
+    assert_eq!(world.ok(&["start", "echo"]), "Domain 'echo' started\n\n");
+    assert!(world.ok(&["list"]).contains(" 1    echo   running"));
+    let mut console = world
+        .command(&["console", "echo"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("vm console");
+    let mut typed = console.stdin.take().expect("a pipe");
+    typed.write_all(b"hello there").expect("typing");
+    let mut shown = console.stdout.take().expect("a pipe");
+    let mut seen = String::new();
+    let mut bytes = [0; 256];
+    while !seen.contains("HELLO THERE") {
+        let count = shown.read(&mut bytes).expect("reading");
+        assert!(count > 0, "the console ended: {seen}");
+        seen.push_str(&String::from_utf8_lossy(&bytes[..count]));
+    }
+    assert!(
+        seen.starts_with("Connected to domain 'echo'\nEscape character is ^] (Ctrl + ])\n"),
+        "{seen}"
+    );
+    typed.write_all(b"\x1d").expect("typing");
+    assert!(console.wait().expect("the console ends").success());
+    let process = world.process("echo");
+    world.ok(&["suspend", "echo"]);
+    assert_eq!(
+        world.ok(&["-q", "domstate", "echo", "--reason"]),
+        "paused (user)\n"
+    );
+    world.ok(&["resume", "echo"]);
+    assert!(
+        world
+            .ok(&["dumpxml", "echo"])
+            .contains("<console type='pty' tty='/dev/pts/")
+    );
+    world.ok(&["destroy", "echo"]);
+    assert!(
+        has_ended(&process, Some(&Timespec::default())),
+        "destroy returned before the process was gone"
+    );
+    assert_eq!(
+        world.ok(&["-q", "domstate", "echo", "--reason"]),
+        "shut off (destroyed)\n"
+    );
+}
+
+#[test]
+fn a_disk_has_one_user() {
+    skip_unless!(tests::have_kvm(), "no /dev/kvm");
+    let world = World::new();
+    world.define("first", "test=idle");
+    world.define("second", "test=idle");
+    world.ok(&["start", "first"]);
+    let errors = world.fails(&["start", "second"]);
+    assert!(
+        errors.contains("in use") && errors.contains("'first'"),
+        "{errors}"
+    );
+    assert_eq!(world.ok(&["-q", "list", "--name"]), "first\n");
+    world.ok(&["destroy", "first"]);
+    // The image is free at once.
+    world.ok(&["start", "second"]);
+    assert_eq!(world.ok(&["-q", "list", "--name"]), "second\n");
+}
+
+#[test]
+fn a_guest_that_is_killed_starts_again_a_hundred_times() {
+    skip_unless!(tests::have_kvm(), "no /dev/kvm");
+    let world = World::new();
+    world.define("victim", "test=ioloop count=1000000");
+    for round in 0..100 {
+        world.ok(&["start", "victim"]);
+        let process = world.process("victim");
+        pidfd_send_signal(&process, Signal::KILL).expect("a kill");
+        assert!(has_ended(&process, None));
+        let state = world.ok(&["-q", "domstate", "victim", "--reason"]);
+        assert_eq!(state, "shut off (crashed)\n", "round {round}");
+    }
+    assert_eq!(world.ok(&["-q", "list"]), "");
+}
+
+#[test]
+fn a_guest_outlives_the_session_that_started_it() {
+    skip_unless!(tests::have_kvm(), "no /dev/kvm");
+    let world = World::new();
+    world.define("lasting", "test=beat gap=100 count=1000000");
+    // A session of its own, whose leader ends and hangs up on everything in it.
+    let vm = program::vm().expect("vm");
+    let script = format!("{} start lasting; kill -HUP 0", vm.display());
+    let mut command = Command::new("setsid");
+    command
+        .args(["sh", "-c", &script])
+        .env("VM_STORE_ROOT", world.path("store"))
+        .env("VM_VMM", program::vmm().expect("vmm"))
+        .stdin(Stdio::null());
+    command.output().expect("a session");
+    assert_eq!(world.ok(&["-q", "domstate", "lasting"]), "running\n");
+}

@@ -1,0 +1,170 @@
+//! virtio devices under our `vmm` on this machine's KVM, driven by the test guest.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tests::machine::{Builder, Disk};
+use tests::{golden, have_kvm, skip_unless};
+
+const NO_KVM: &str = "/dev/kvm cannot be opened";
+const SIZE: u64 = 16 << 20;
+
+/// A raw image whose bytes all differ from zero.
+fn raw_image(folder: &Path) -> PathBuf {
+    let path = folder.join("disk.raw");
+    let bytes: Vec<u8> = (0..SIZE).map(|at| (at % 251) as u8 + 1).collect();
+    fs::write(&path, bytes).unwrap();
+    path
+}
+
+fn qemu_img(words: &[&str]) -> Option<std::process::Output> {
+    Command::new("qemu-img").args(words).output().ok()
+}
+
+/// The checksum that the guest's `blkread` prints.
+fn checksum(bytes: &[u8]) -> String {
+    let words = bytes
+        .chunks_exact(8)
+        .map(|word| u64::from_le_bytes(word.try_into().unwrap()));
+    format!(
+        "{:#018x}",
+        words.fold(0u64, |sum, word| sum.rotate_left(5) ^ word)
+    )
+}
+
+#[test]
+fn a_machine_without_devices_has_the_functions_of_its_version() {
+    skip_unless!(have_kvm(), "{NO_KVM}");
+    let mut machine = Builder::guest("test=pci").start().unwrap();
+    machine.expect_pass();
+    let said = machine.serial.to_end().unwrap();
+    golden::compare(env!("CARGO_MANIFEST_DIR"), "pci-bare.txt", &said);
+}
+
+#[test]
+fn a_raw_disk_does_every_request_and_the_file_holds_the_data() {
+    skip_unless!(have_kvm(), "{NO_KVM}");
+    let folder = tempfile::tempdir().unwrap();
+    let disk = raw_image(folder.path());
+    let with_serial = Disk::raw(&disk).adjust(|blk| blk.serial = Some("SN-1234".into()));
+    let mut machine = Builder::guest("test=blk")
+        .disk(with_serial)
+        .start()
+        .unwrap();
+    machine.expect("serial SN-1234");
+    machine.expect_pass();
+    // The pattern of sector 0, as the guest computes it.
+    let mut word = [0; 8];
+    File::open(&disk)
+        .unwrap()
+        .read_exact_at(&mut word, 0)
+        .unwrap();
+    assert_eq!(u64::from_le_bytes(word), 0x9e37_79b9_7f4a_7c15 ^ 0x55);
+}
+
+#[test]
+fn interrupts_come_through_msix() {
+    skip_unless!(have_kvm(), "{NO_KVM}");
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Disk::raw(raw_image(folder.path()));
+    let mut machine = Builder::guest("test=blk irq=1").disk(disk).start().unwrap();
+    machine.expect("interrupts");
+    machine.expect_pass();
+}
+
+#[test]
+fn a_read_only_disk_refuses_writes_and_keeps_its_bytes() {
+    skip_unless!(have_kvm(), "{NO_KVM}");
+    let folder = tempfile::tempdir().unwrap();
+    let path = raw_image(folder.path());
+    let before = fs::read(&path).unwrap();
+    let disk = Disk::raw(&path).read_only();
+    let mut machine = Builder::guest("test=blk").disk(disk).start().unwrap();
+    machine.expect_pass();
+    assert!(fs::read(&path).unwrap() == before, "the file has changed");
+}
+
+#[test]
+fn the_guest_reads_what_is_in_the_file() {
+    skip_unless!(have_kvm(), "{NO_KVM}");
+    let folder = tempfile::tempdir().unwrap();
+    let path = raw_image(folder.path());
+    let expected = checksum(&fs::read(&path).unwrap());
+    let mut machine = Builder::guest("test=blkread")
+        .disk(Disk::raw(&path))
+        .start()
+        .unwrap();
+    machine.expect(&format!("blkread: {expected}"));
+    machine.expect_pass();
+}
+
+#[test]
+fn the_second_disk_is_the_second() {
+    skip_unless!(have_kvm(), "{NO_KVM}");
+    let folder = tempfile::tempdir().unwrap();
+    let first = raw_image(folder.path());
+    let second = folder.path().join("second.raw");
+    fs::write(&second, vec![7; 1 << 20]).unwrap();
+    let mut machine = Builder::guest("test=blkread disk=1")
+        .disk(Disk::raw(&first))
+        .disk(Disk::raw(&second))
+        .start()
+        .unwrap();
+    machine.expect(&format!("blkread: {}", checksum(&[7; 1 << 20])));
+    machine.expect_pass();
+}
+
+#[test]
+fn a_qcow2_disk_does_every_request_and_stays_sound() {
+    skip_unless!(have_kvm(), "{NO_KVM}");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk.qcow2");
+    let name = path.to_str().unwrap();
+    let made = qemu_img(&["create", "-q", "-f", "qcow2", name, "16M"]);
+    skip_unless!(
+        made.is_some_and(|made| made.status.success()),
+        "qemu-img is not installed"
+    );
+    let mut machine = Builder::guest("test=blk")
+        .disk(Disk::qcow2(&path))
+        .start()
+        .unwrap();
+    machine.expect_pass();
+    let checked = qemu_img(&["check", "-q", name]).unwrap();
+    assert!(
+        checked.status.success(),
+        "{}",
+        String::from_utf8_lossy(&checked.stderr)
+    );
+    let raw = folder.path().join("check.raw");
+    let converted = qemu_img(&["convert", "-O", "raw", name, raw.to_str().unwrap()]).unwrap();
+    assert!(converted.status.success());
+    let expected = checksum(&fs::read(&raw).unwrap());
+    let mut machine = Builder::guest("test=blkread")
+        .disk(Disk::qcow2(&path))
+        .start()
+        .unwrap();
+    machine.expect(&format!("blkread: {expected}"));
+    machine.expect_pass();
+}
+
+#[test]
+fn entropy_comes() {
+    skip_unless!(have_kvm(), "{NO_KVM}");
+    let mut machine = Builder::guest("test=rng").rng().start().unwrap();
+    machine.expect("different bytes");
+    machine.expect_pass();
+}
+
+#[test]
+fn many_requests_at_a_time_are_each_answered_once() {
+    skip_unless!(have_kvm(), "{NO_KVM}");
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Disk::raw(raw_image(folder.path()));
+    let line = "test=ioloop count=20000 depth=16 rng=1";
+    let mut machine = Builder::guest(line).disk(disk).rng().start().unwrap();
+    machine.expect("random answers");
+    machine.expect_pass();
+}

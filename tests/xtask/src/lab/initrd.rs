@@ -1,0 +1,227 @@
+//! Initial RAM disks: a static busybox, some kernel modules in the order in which they load, and an
+//! init script. Written in the kernel's "newc" archive format (Documentation/driver-api/early-userspace).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+const HOST_INIT: &str = include_str!("host-initrd.sh");
+const GUEST_INIT: &str = include_str!("guest-initrd.sh");
+
+/// What the lab host needs to reach its root disk and its terminal.
+const HOST_MODULES: &[&str] = &["virtio_pci", "virtio_blk", "virtio_console"];
+/// What a guest may find in any machine that we build.
+const GUEST_MODULES: &[&str] = &[
+    "virtio_pci",
+    "virtio_mmio",
+    "virtio_blk",
+    "virtio_net",
+    "virtio_balloon",
+    "virtio_console",
+    "virtio-rng",
+    "virtio_mem",
+    "autofs4",
+    // The ACPI power button, and the input events by which logind hears of it.
+    "button",
+    "evdev",
+];
+
+/// Everything that decides what the RAM disks hold.
+pub fn ingredients() -> impl std::hash::Hash {
+    (HOST_INIT, GUEST_INIT, HOST_MODULES, GUEST_MODULES)
+}
+
+/// Writes `host.cpio` and `guest.cpio` to `folder`.
+pub fn build(root: &Path, folder: &Path) -> Result<()> {
+    let busybox =
+        read(&root.join("usr/bin/busybox")).or_else(|_| read(&root.join("bin/busybox")))?;
+    let modules = Modules::read(root)?;
+    for (name, init, wanted) in [
+        ("host.cpio", HOST_INIT, HOST_MODULES),
+        ("guest.cpio", GUEST_INIT, GUEST_MODULES),
+    ] {
+        let mut archive = Archive::default();
+        for folder in ["bin", "modules", "proc", "sys", "dev", "tmp", "root"] {
+            archive.folder(folder);
+        }
+        archive.file("bin/busybox", &busybox);
+        let mut order = String::new();
+        for path in modules.load_order(wanted) {
+            let short = path.rsplit('/').next().unwrap_or(&path);
+            archive.file(
+                &format!("modules/{short}"),
+                &read(&modules.folder.join(&path))?,
+            );
+            order.push_str(short);
+            order.push('\n');
+        }
+        archive.file("modules/order", order.as_bytes());
+        archive.file("init", init.as_bytes());
+        let target = folder.join(name);
+        fs::write(&target, archive.finish())
+            .with_context(|| format!("cannot write {}", target.display()))?;
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// The modules of the only kernel in a root folder, with what each of them needs.
+struct Modules {
+    folder: std::path::PathBuf,
+    needs: BTreeMap<String, Vec<String>>,
+}
+
+impl Modules {
+    fn read(root: &Path) -> Result<Self> {
+        let all = root.join("usr/lib/modules");
+        let mut versions = fs::read_dir(&all).context("the lab host has no kernel modules")?;
+        let folder = versions
+            .next()
+            .context("the lab host has no kernel modules")??
+            .path();
+        let text = read(&folder.join("modules.dep"))?;
+        Ok(Self {
+            needs: dependencies(&String::from_utf8_lossy(&text)),
+            folder,
+        })
+    }
+
+    /// Paths of the wanted modules, each after everything that it needs. Modules that this kernel
+    /// has built in, or does not have, are left out.
+    fn load_order(&self, wanted: &[&str]) -> Vec<String> {
+        let mut order = Vec::new();
+        let mut seen = BTreeSet::new();
+        for name in wanted {
+            let Some((path, needs)) = self.needs.iter().find(|(path, _)| is_module(path, name))
+            else {
+                continue;
+            };
+            // The file names the nearest last.
+            for path in needs.iter().rev().chain([path]) {
+                if seen.insert(path.clone()) {
+                    order.push(path.clone());
+                }
+            }
+        }
+        order
+    }
+}
+
+fn is_module(path: &str, name: &str) -> bool {
+    path.rsplit('/')
+        .next()
+        .and_then(|file| file.strip_suffix(".ko"))
+        == Some(name)
+}
+
+/// Parses `modules.dep`: `module: needed needed ...`, one per line.
+fn dependencies(text: &str) -> BTreeMap<String, Vec<String>> {
+    text.lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(path, needs)| {
+            (
+                path.into(),
+                needs.split_whitespace().map(Into::into).collect(),
+            )
+        })
+        .collect()
+}
+
+/// An archive that grows.
+#[derive(Default)]
+struct Archive {
+    bytes: Vec<u8>,
+    entries: u32,
+}
+
+impl Archive {
+    fn folder(&mut self, name: &str) {
+        self.entry(name, 0o040_755, &[]);
+    }
+
+    fn file(&mut self, name: &str, content: &[u8]) {
+        self.entry(name, 0o100_755, content);
+    }
+
+    fn entry(&mut self, name: &str, mode: u32, content: &[u8]) {
+        self.entries += 1;
+        let size = u32::try_from(content.len()).unwrap_or(u32::MAX);
+        let name_size = u32::try_from(name.len() + 1).unwrap_or(u32::MAX);
+        // inode, mode, uid, gid, links, time, size, device (2), device node (2), name, checksum
+        let fields = [
+            self.entries,
+            mode,
+            0,
+            0,
+            1,
+            0,
+            size,
+            0,
+            0,
+            0,
+            0,
+            name_size,
+            0,
+        ];
+        self.bytes.extend_from_slice(b"070701");
+        for field in fields {
+            self.bytes
+                .extend_from_slice(format!("{field:08x}").as_bytes());
+        }
+        self.bytes.extend_from_slice(name.as_bytes());
+        self.bytes.push(0);
+        self.pad();
+        self.bytes.extend_from_slice(content);
+        self.pad();
+    }
+
+    fn pad(&mut self) {
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        self.entry("TRAILER!!!", 0, &[]);
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modules_come_after_what_they_need() {
+        let text = "kernel/a/virtio_net.ko: kernel/b/net_failover.ko kernel/c/failover.ko\n\
+                    kernel/b/net_failover.ko: kernel/c/failover.ko\nkernel/c/failover.ko:\n";
+        let modules = Modules {
+            folder: "/".into(),
+            needs: dependencies(text),
+        };
+        let order = modules.load_order(&["virtio_net", "not_there", "failover"]);
+        let expected = [
+            "kernel/c/failover.ko",
+            "kernel/b/net_failover.ko",
+            "kernel/a/virtio_net.ko",
+        ];
+        assert_eq!(order, expected);
+    }
+
+    #[test]
+    fn every_part_of_an_archive_is_aligned() {
+        let mut archive = Archive::default();
+        archive.folder("bin");
+        archive.file("bin/x", b"12345");
+        let bytes = archive.finish();
+        assert_eq!(bytes.len() % 4, 0);
+        let starts = bytes
+            .windows(6)
+            .enumerate()
+            .filter(|(_, six)| *six == b"070701");
+        assert_eq!(starts.map(|(at, _)| at % 4).collect::<Vec<_>>(), [0, 0, 0]);
+    }
+}
