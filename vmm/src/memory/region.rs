@@ -7,20 +7,19 @@ use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::ptr::null_mut;
 use std::sync::Arc;
 use vm_memory::bitmap::AtomicBitmap;
 use vm_memory::mmap::MmapRegionBuilder;
-use vm_memory::{FileOffset, GuestAddress, GuestMemoryRegion, MemoryRegionAddress, MmapRegion};
+use vm_memory::{FileOffset, GuestAddress, GuestMemoryRegion, MemoryRegionAddress};
 use vmm_api::spec::{MemoryBacking, MemorySpec};
 
 /// Granularity of our dirty bitmap, the guest's page size.
 const PAGE: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 /// What KVM and the kernel map at once where they can.
 const HUGE_PAGE: u64 = 2 << 20;
-/// Places that are tried for a region before it is taken as it is.
-const ALIGN_TRIES: usize = 8;
 /// Below this address, where tables and small kernels lie, pages stay small: the first touch of a huge
 /// page clears 2 MiB, which is a tenth of the time that a small guest takes to start.
 const LOW_PAGES: u64 = 2 << 20;
@@ -103,58 +102,77 @@ fn map_error(spec: &MemorySpec, span: &Range<u64>) -> impl FnOnce(io::Error) -> 
 /// where guest and host address are equal modulo 2 MiB. Otherwise every 4 KiB page costs a fault of
 /// its own (16 000 of them until a stock kernel is up) and a translation of its own for ever.
 ///
-/// Older kernels put a mapping right below the last one, wherever that ends. When it lands askew, the
-/// odd bytes above are filled while the place below them is tried. This is only a matter of speed: a
-/// region that stays askew is used as it is.
+/// Kernels put a mapping wherever there is room, so a larger range is reserved first, and the part of
+/// it that lies right is replaced. The region is never unmapped again: RAM lives as long as its
+/// process.
 fn map(
     spec: &MemorySpec,
     span: Range<u64>,
     flags: i32,
     file: Option<FileOffset>,
 ) -> Result<GuestRegion, MemoryError> {
-    let mut mapping = map_somewhere(spec, &span, flags, file.as_ref())?;
-    let mut fillers = Vec::new();
-    while fillers.len() < ALIGN_TRIES {
-        let askew = (mapping.as_ptr() as u64).wrapping_sub(span.start) % HUGE_PAGE;
-        let (Ok(odd), false) = (usize::try_from(askew), askew == 0) else {
-            break;
-        };
-        drop(mapping);
-        let Ok(filler) = MmapRegionBuilder::<()>::new(odd)
-            .with_mmap_prot(libc::PROT_NONE)
-            .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE)
-            .build()
-        else {
-            mapping = map_somewhere(spec, &span, flags, file.as_ref())?;
-            break;
-        };
-        fillers.push(filler);
-        mapping = map_somewhere(spec, &span, flags, file.as_ref())?;
+    let size = usize::try_from(span.end - span.start).unwrap_or(usize::MAX);
+    let flags = flags | libc::MAP_NORESERVE;
+    let place = place(spec, span.start, size, flags, file.as_ref());
+    let start = place.map_err(map_error(spec, &span))?;
+    let mut builder = MmapRegionBuilder::new_with_bitmap(size, AtomicBitmap::new(size, PAGE))
+        .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
+        .with_mmap_flags(flags);
+    if let Some(file) = file {
+        builder = builder.with_file_offset(file);
     }
+    // SAFETY: `place` has just mapped `size` bytes at `start`, and nothing unmaps them.
+    let mapping = unsafe { builder.with_raw_mmap_pointer(start) }
+        .build()
+        .map_err(|error| map_error(spec, &span)(io::Error::other(error)))?;
     GuestRegion::new(mapping, GuestAddress(span.start))
         .ok_or_else(|| MemoryError::Layout(format!("RAM at {:#x} wraps around", span.start)))
 }
 
-fn map_somewhere(
+/// Maps `size` bytes at an address that equals `guest` modulo the largest page that may be used.
+fn place(
     spec: &MemorySpec,
-    span: &Range<u64>,
+    guest: u64,
+    size: usize,
     flags: i32,
     file: Option<&FileOffset>,
-) -> Result<MmapRegion<AtomicBitmap>, MemoryError> {
-    let size = usize::try_from(span.end - span.start).unwrap_or(usize::MAX);
-    let mut builder = MmapRegionBuilder::new_with_bitmap(size, AtomicBitmap::new(size, PAGE))
-        .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
-        .with_mmap_flags(flags | libc::MAP_NORESERVE);
-    if let Some(file) = file {
-        builder = builder.with_file_offset(file.clone());
+) -> io::Result<*mut u8> {
+    let align = match spec.backing {
+        MemoryBacking::Hugetlb { page_size } => page_size.max(HUGE_PAGE),
+        MemoryBacking::Anonymous | MemoryBacking::SharedMemfd => HUGE_PAGE,
+    };
+    let align = usize::try_from(align).map_err(io::Error::other)?;
+    let spare = size.checked_add(align).ok_or(io::ErrorKind::OutOfMemory)?;
+    let reserve = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a new mapping where the kernel likes; nothing that exists is touched.
+    let range = unsafe { libc::mmap(null_mut(), spare, libc::PROT_NONE, reserve, -1, 0) };
+    if range == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
     }
-    builder.build().map_err(|error| {
-        let source = match error {
-            vm_memory::mmap::MmapRegionError::Mmap(source) => source,
-            other => io::Error::other(other),
-        };
-        map_error(spec, span)(source)
-    })
+    let wanted = usize::try_from(guest).map_err(io::Error::other)? % align;
+    let before = wanted.wrapping_sub(range.addr()) % align;
+    let (fd, offset) = file.map_or((-1, 0), |file| (file.file().as_raw_fd(), file.start()));
+    let offset = libc::off_t::try_from(offset).map_err(io::Error::other)?;
+    // SAFETY: `before` is less than `align`, so `before + size` bytes lie in the range reserved above.
+    let start = unsafe { range.byte_add(before) };
+    let prot = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: replaces pages of the range that was reserved above, which nobody else knows of.
+    let mapped = unsafe { libc::mmap(start, size, prot, flags | libc::MAP_FIXED, fd, offset) };
+    if mapped == libc::MAP_FAILED {
+        let error = io::Error::last_os_error();
+        // SAFETY: gives back the whole range; nothing points into it.
+        unsafe { libc::munmap(range, spare) };
+        return Err(error);
+    }
+    // A remainder that cannot be given back is address space and nothing else.
+    // SAFETY: both parts lie in the reserved range, before and behind what was mapped.
+    unsafe {
+        if before > 0 {
+            libc::munmap(range, before);
+        }
+        libc::munmap(mapped.byte_add(size), align - before);
+    }
+    Ok(mapped.cast())
 }
 
 /// Tells the kernel what the spec says about the region.
