@@ -90,7 +90,7 @@ fn act_in_lab(folder: &Path, batch: bool, yes: bool) -> Result<ExitCode> {
         yes,
         place: Place::Lab,
         time_limit: if batch { 600 } else { 0 },
-        cpus: None,
+        cpus: 1,
         memory: 2048,
         no_build: true,
         with: vec![program, folder.join("debian.xml")],

@@ -81,9 +81,9 @@ pub struct Options {
     /// Seconds until a script that still runs is given up; 0 waits for ever
     #[arg(long, default_value_t = 900)]
     pub time_limit: u64,
-    /// Processors of a lab host; 2, or 1 when there are several hosts
-    #[arg(long)]
-    pub cpus: Option<u32>,
+    /// Processors of a lab host; with more than one, its guests crash now and then
+    #[arg(long, default_value_t = 1)]
+    pub cpus: u32,
     /// Memory of a lab host in MiB
     #[arg(long, default_value_t = 2048)]
     pub memory: u32,
@@ -178,11 +178,6 @@ fn run_in_lab(lab: &Lab, run: &Run) -> Result<u8> {
     let payload = payload::Payload::assemble(lab, run, &folder)?;
     let image = payload.image(&folder)?;
     let limit = (run.options.time_limit > 0).then(|| Duration::from_secs(run.options.time_limit));
-    // Several emulated hosts on a small machine do better with one processor each.
-    let cpus = run
-        .options
-        .cpus
-        .unwrap_or(if run.hosts > 1 { 1 } else { 2 });
     let folders: Vec<_> = (1..=run.hosts)
         .map(|number| {
             if number == 1 {
@@ -198,7 +193,7 @@ fn run_in_lab(lab: &Lab, run: &Run) -> Result<u8> {
         hosts: run.hosts,
         folder,
         payload: &image,
-        cpus,
+        cpus: run.options.cpus,
         memory: run.options.memory,
         limit,
     });

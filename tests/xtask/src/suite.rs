@@ -77,9 +77,9 @@ fn cargo_test() -> Result<()> {
     project::run(&mut command)
 }
 
-/// Every program gets a lab host of its own. An emulated host with two processors dies now and then
-/// under any VMM's guest, without a status; then, and only then, its program gets another one. A
-/// scenario that fails is never tried again.
+/// Every program gets a lab host of its own. An emulated host may die under any VMM's guest, without a
+/// status; then, and only then, its program gets another one. A scenario that fails is never tried
+/// again.
 fn lab_scenarios(args: &SuiteArgs) -> Result<()> {
     let programs = lab_programs()?;
     if programs.is_empty() {
@@ -113,7 +113,7 @@ fn lab_scenario(args: &SuiteArgs, program: &Path) -> Result<u8> {
         yes: args.yes,
         place: Place::Auto,
         time_limit: 1200,
-        cpus: None,
+        cpus: 1,
         memory: 2048,
         no_build: false,
         with: vec![program.to_path_buf()],

@@ -44,7 +44,7 @@ pub fn run(common: &Common) -> Result<ExitCode> {
         yes: common.yes,
         place: Place::Auto,
         time_limit: 1800,
-        cpus: None,
+        cpus: 1,
         memory: 2048,
         no_build: false,
         with: common.with.iter().cloned().chain([program]).collect(),
