@@ -1,6 +1,7 @@
 # Init of a lab host: mounts, modules, network, then on the first host the script, on the terminal
-# hvc0; its exit status goes to the port lab.status and the machine goes off. The other hosts wait to
-# be asked over ssh. What the run wants is in /lab/run/settings; which host this is, on the command line.
+# hvc0; its exit status goes to the port lab.status and the machine goes off; meanwhile lab.pulse shows
+# that we live. The other hosts wait to be asked over ssh. What the run wants is in /lab/run/settings;
+# which host this is, on the command line.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 TERM=linux
 . /lab/run/settings
 for word in $(cat /proc/cmdline); do
@@ -18,6 +19,15 @@ mount -t debugfs debug /sys/kernel/debug 2> /dev/null
 ip link set lo up
 modprobe -a kvm-amd tun
 [ -c /dev/kvm ] || echo "lab: this lab host has no /dev/kvm" > /dev/console
+named_port() {
+    for name in /sys/class/virtio-ports/*/name; do
+        [ "$(cat "$name")" = "$1" ] && echo "/dev/$(basename "$(dirname "$name")")"
+    done
+}
+(
+    while pulse=$(named_port lab.pulse); [ -z "$pulse" ]; do sleep 1; done
+    while echo alive; do sleep 5; done > "$pulse"
+) &
 # Should nobody watch over us any more, we go by ourselves.
 [ "$LAB_LIMIT" -gt 0 ] && (sleep $((LAB_LIMIT + 60)) && poweroff -f) &
 
@@ -70,10 +80,7 @@ while [ "$number" -le "$LAB_HOSTS" ]; do
     number=$((number + 1))
 done > /dev/console 2>&1
 
-port=
-for name in /sys/class/virtio-ports/*/name; do
-    [ "$(cat "$name")" = lab.status ] && port=/dev/$(basename "$(dirname "$name")")
-done
+port=$(named_port lab.status)
 if [ "$LAB_TERMINAL" = yes ]; then
     stty -F /dev/hvc0 sane rows "$LAB_ROWS" cols "$LAB_COLUMNS"
     export TERM="$LAB_TERM"

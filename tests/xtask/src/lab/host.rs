@@ -4,11 +4,15 @@
 //! our stdin, stdout <--> QEMU's stdin, stdout <--> hvc0 in the lab host (virtio console): the script
 //! console.log       <--- ttyS0: the lab host's kernel
 //! status            <--- port lab.status: the script's exit status, one line
+//! pulse             <--- port lab.pulse: a line every few seconds, for as long as the host lives
 //! ```
+//!
+//! An emulated processor that ran guests may halt for ever, whatever VMM they had. The pulse tells that
+//! from a script that takes its time.
 
 use std::fs::{self, File};
 use std::io::{IsTerminal, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +29,8 @@ const KERNEL_LINE: &str = "console=ttyS0 quiet panic=-1 mitigations=off tsc=reli
     no_timer_check nokaslr audit=0 apparmor=0";
 /// How long the machine may take to go off once the script has ended.
 const GOING_OFF: Duration = Duration::from_secs(20);
+/// A host without a pulse for this long is dead; it beats every five seconds of its own time.
+const WITHOUT_PULSE: Duration = Duration::from_secs(90);
 /// Typed three times in a row, Ctrl+\ ends a lab host whose script does not answer.
 const WAY_OUT: u8 = 0x1c;
 
@@ -72,7 +78,7 @@ impl Host<'_> {
     fn start(&self, input: Stdio, output: Stdio) -> Result<Child> {
         fs::create_dir_all(self.folder).context("cannot make the host's folder")?;
         let log = File::create(self.folder.join("qemu.log")).context("cannot make the log")?;
-        let mut command = self.lab.tools().qemu();
+        let mut command = self.lab.emulator().qemu();
         command
             .args(self.arguments())
             .env("TMPDIR", self.folder)
@@ -161,12 +167,17 @@ impl Host<'_> {
             "virtconsole,chardev=script",
         ];
         let status = self.folder.join("status");
+        let pulse = self.folder.join("pulse");
         let mut arguments: Vec<String> = fixed.iter().map(ToString::to_string).collect();
         arguments.extend([
             "-chardev".into(),
             format!("file,id=status,path={}", status.display()),
             "-device".into(),
             "virtserialport,chardev=status,name=lab.status".into(),
+            "-chardev".into(),
+            format!("file,id=pulse,path={}", pulse.display()),
+            "-device".into(),
+            "virtserialport,chardev=pulse,name=lab.pulse".into(),
             "-serial".into(),
             format!("file:{}", self.console()),
             "-smp".into(),
@@ -208,6 +219,7 @@ impl Host<'_> {
         let reader = thread::spawn(move || show(output));
         let started = Instant::now();
         let mut off_since = None;
+        let mut pulse = Pulse::of(&self.folder.join("pulse"));
         let result = loop {
             if child.try_wait().context("cannot wait for QEMU")?.is_some() {
                 break Ok(());
@@ -221,6 +233,12 @@ impl Host<'_> {
                 let seconds = started.elapsed().as_secs();
                 break Err(anyhow::anyhow!(
                     "the script still ran after {seconds} s, the time limit (--time-limit); {}",
+                    self.last_words()
+                ));
+            }
+            if pulse.silence() > WITHOUT_PULSE {
+                break Err(anyhow::anyhow!(
+                    "the lab host's processor halted for ever; {}",
                     self.last_words()
                 ));
             }
@@ -303,6 +321,33 @@ fn type_into(mut input: ChildStdin, leave: &AtomicBool) {
         if input.write_all(bytes).and_then(|()| input.flush()).is_err() {
             return;
         }
+    }
+}
+
+/// Whether a host still lives: the file grows.
+struct Pulse {
+    file: PathBuf,
+    beats: u64,
+    since: Instant,
+}
+
+impl Pulse {
+    fn of(file: &Path) -> Self {
+        Self {
+            file: file.into(),
+            beats: 0,
+            since: Instant::now(),
+        }
+    }
+
+    /// How long ago the last beat was seen, or the host was started.
+    fn silence(&mut self) -> Duration {
+        let beats = fs::metadata(&self.file).map_or(0, |data| data.len());
+        if beats != self.beats {
+            self.beats = beats;
+            self.since = Instant::now();
+        }
+        self.since.elapsed()
     }
 }
 

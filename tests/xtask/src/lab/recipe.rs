@@ -3,6 +3,7 @@
 //! ```text
 //! root/         the lab host as a folder (mmdebstrap)     -> root.img     its root disk
 //! guest/        a Debian guest as a folder, then removed  -> guest.qcow2  LAB_DISK
+//! emulator/     QEMU that emulates the lab host, run from this folder
 //! kernel        Debian's cloud kernel, for both           -> host.cpio, guest.cpio
 //! shared.img    kernel, guest.cpio and guest.qcow2, which every lab host sees read-only
 //! ```
@@ -50,6 +51,15 @@ const HOST_PACKAGES: &[&str] = &[
     "expect",
 ];
 
+/// The emulator of lab hosts comes from the release's backports: with the release's own, 7.2, an
+/// emulated processor halts for ever in about one of eight runs of scenarios with interrupt windows.
+const EMULATOR_PACKAGES: &[&str] = &[
+    "qemu-system-x86",
+    "qemu-system-common",
+    "qemu-system-data",
+    "seabios",
+];
+
 /// What the guest's disk has: enough for a login prompt and the power button.
 const GUEST_PACKAGES: &[&str] = &[
     "systemd-sysv",
@@ -78,6 +88,9 @@ const UNPACK_NOT: &[&str] = &[
 const HOST_HOOK: &str = include_str!("host-hook.sh");
 /// Gives the guest a name, a serial getty and root without a password.
 const GUEST_HOOK: &str = include_str!("guest-hook.sh");
+
+/// Folder of the emulator.
+const EMULATOR: &str = "emulator";
 
 /// Bytes of the lab host's root disk; the image file is sparse.
 const ROOT_SIZE: &str = "6G";
@@ -118,6 +131,11 @@ impl Lab {
     /// Programs of the lab host.
     pub fn tools(&self) -> tools::Tools {
         tools::Tools::new(self.folder.join("root"))
+    }
+
+    /// The emulator that lab hosts run on.
+    pub fn emulator(&self) -> tools::Tools {
+        tools::Tools::new(self.folder.join(EMULATOR))
     }
 
     /// A new folder for one run.
@@ -165,6 +183,7 @@ pub fn clean() -> Result<()> {
 fn checksum() -> u64 {
     let mut hasher = DefaultHasher::new();
     (RELEASE, HOST_PACKAGES, GUEST_PACKAGES, UNPACK_NOT).hash(&mut hasher);
+    EMULATOR_PACKAGES.hash(&mut hasher);
     (HOST_HOOK, GUEST_HOOK, ROOT_SIZE, GUEST_SIZE).hash(&mut hasher);
     initrd::ingredients().hash(&mut hasher);
     hasher.finish()
@@ -197,6 +216,8 @@ fn build(cache: &Path, folder: &Path) -> Result<()> {
     initrd::build(&work.join("root"), &work)?;
     step("the lab host's disk");
     make_image(&work.join("root"), &work.join("root.img"), ROOT_SIZE, &log)?;
+    step("the emulator, from Debian's packages");
+    emulator(&work, &log)?;
     step("a Debian guest, from Debian's packages");
     bootstrap(&work.join("guest"), GUEST_PACKAGES, GUEST_HOOK, &log)?;
     step("the guest's disk");
@@ -237,6 +258,46 @@ fn bootstrap(to: &Path, packages: &[&str], hook: &str, log: &Path) -> Result<()>
         .arg(RELEASE)
         .arg(to);
     logged(&mut command, log)
+}
+
+/// Unpacks the emulator of the backports, from the mirror that this machine uses; where there is none,
+/// the lab host's own QEMU is the emulator.
+fn emulator(work: &Path, log: &Path) -> Result<()> {
+    let folder = work.join(EMULATOR);
+    let backports = format!("{RELEASE}-backports");
+    if let Some(mirror) = mirror() {
+        let packages: Vec<_> = EMULATOR_PACKAGES
+            .iter()
+            .map(|package| format!("{package}/{backports}"))
+            .collect();
+        let mut command = Command::new("mmdebstrap");
+        command.args(["--variant=extract", "--mode=root"]);
+        command.arg(format!("--include={}", packages.join(",")));
+        command.arg("--aptopt=APT::Install-Recommends \"0\"");
+        command.arg(RELEASE).arg(&folder);
+        for suite in [RELEASE, &backports] {
+            command.arg(format!("deb {mirror} {suite} main"));
+        }
+        if logged(&mut command, log).is_ok() {
+            return Ok(());
+        }
+    }
+    eprintln!("lab: no {backports} to be had: the release's own QEMU emulates, which may hang");
+    if folder.exists() {
+        fs::remove_dir_all(&folder).context("cannot remove an unfinished emulator")?;
+    }
+    std::os::unix::fs::symlink("root", &folder).context("cannot name the emulator")
+}
+
+/// Where this machine gets packages of the release from.
+fn mirror() -> Option<String> {
+    let output = Command::new("apt-get")
+        .args(["indextargets", "--format", "$(REPO_URI)"])
+        .arg(format!("Release: {RELEASE}"))
+        .output()
+        .ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    text.lines().next().map(ToOwned::to_owned)
 }
 
 /// An ext4 file system with what is in `folder`.

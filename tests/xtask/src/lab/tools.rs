@@ -1,4 +1,5 @@
-//! Programs out of the lab host's root folder, run on this machine without installing them.
+//! Programs out of a Debian root folder, the lab host's or the emulator's, run on this machine without
+//! installing them.
 //!
 //! The folder's own loader and libraries are used, so nothing depends on this machine's versions;
 //! QEMU is told where its modules and firmware are.
@@ -6,7 +7,13 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
+/// Where a root has libraries; one that was only unpacked has some outside of usr.
+const LIBRARIES: [&str; 3] = [
+    "usr/lib/x86_64-linux-gnu",
+    "usr/lib/x86_64-linux-gnu/pulseaudio",
+    "lib/x86_64-linux-gnu",
+];
+const QEMU_MODULES: &str = "usr/lib/x86_64-linux-gnu/qemu";
 
 /// The programs of a root folder.
 pub struct Tools {
@@ -21,22 +28,17 @@ impl Tools {
 
     /// A command for the program `name`.
     pub fn command(&self, name: &str) -> Command {
-        let libraries = self.root.join(LIBRARIES);
-        let path = format!(
-            "{}:{}",
-            libraries.display(),
-            libraries.join("pulseaudio").display()
-        );
+        let path = LIBRARIES.map(|place| self.root.join(place).display().to_string());
         let mut command = Command::new(self.root.join("lib64/ld-linux-x86-64.so.2"));
         command
             .arg("--library-path")
-            .arg(path)
+            .arg(path.join(":"))
             .arg(self.program(name));
-        command.env("QEMU_MODULE_DIR", libraries.join("qemu"));
+        command.env("QEMU_MODULE_DIR", self.root.join(QEMU_MODULES));
         command
     }
 
-    /// The lab host's system emulator.
+    /// The system emulator of this root.
     pub fn qemu(&self) -> Command {
         let mut command = self.command("qemu-system-x86_64");
         for folder in ["usr/share/qemu", "usr/share/seabios"] {
