@@ -21,6 +21,8 @@ pub struct Vcpu {
     pub(super) fd: VcpuFd,
     pub(super) index: u32,
     pub(super) capabilities: Capabilities,
+    /// An external interrupt that the PIC has given and KVM had no room for.
+    pub(super) held: Option<u8>,
 }
 
 /// Why a vCPU came back. Data of port and memory accesses must be served before the next run.
@@ -112,6 +114,7 @@ impl Vcpu {
             fd,
             index,
             capabilities,
+            held: None,
         }
     }
 
@@ -165,23 +168,37 @@ impl Vcpu {
         self.fd.get_kvm_run().request_interrupt_window = u8::from(wanted);
     }
 
+    /// An external interrupt that is still to be given to KVM.
+    pub fn held_interrupt(&mut self) -> Option<u8> {
+        self.held
+    }
+
     /// Gives the vCPU an external interrupt; only when it is ready for one.
+    ///
+    /// KVM has room for one. A kick, or the end of a halt, may bring the vCPU back before the
+    /// guest has taken the last: then this one is held and has to be given again, since the PIC
+    /// will not repeat what it has given.
     ///
     /// # Errors
     /// [`KvmError::Call`].
-    pub fn interrupt(&self, vector: u8) -> Result<(), KvmError> {
+    pub fn interrupt(&mut self, vector: u8) -> Result<(), KvmError> {
         let interrupt = kvm_interrupt {
             irq: u32::from(vector),
         };
+        self.held = None;
         // SAFETY: a vCPU descriptor and the structure that the call reads.
         if unsafe { ioctl_with_ref(&self.fd, KVM_INTERRUPT(), &interrupt) } == 0 {
-            Ok(())
-        } else {
-            Err(KvmError::Call {
-                what: format!("injecting interrupt {vector:#x}"),
-                source: io::Error::last_os_error(),
-            })
+            return Ok(());
         }
+        let source = io::Error::last_os_error();
+        if source.raw_os_error() == Some(libc::EEXIST) {
+            self.held = Some(vector);
+            return Ok(());
+        }
+        Err(KvmError::Call {
+            what: format!("injecting interrupt {vector:#x}"),
+            source,
+        })
     }
 
     /// Sets what the guest's CPUID instruction shows. Once, before the first run.

@@ -98,8 +98,9 @@ impl Vcpu {
     ///
     /// # Errors
     /// [`KvmError::Call`] with the part that failed.
-    pub fn restore(&self, state: &VcpuState) -> Result<Vec<u32>, KvmError> {
+    pub fn restore(&mut self, state: &VcpuState) -> Result<Vec<u32>, KvmError> {
         let has = self.capabilities;
+        self.held = None;
         if let Some(khz) = state.tsc_khz.filter(|_| has.tsc_control) {
             self.fd
                 .set_tsc_khz(khz)

@@ -293,7 +293,7 @@ fn start_vcpus(
     let mut saved = start.saved.into_iter();
     let mut threads = Vec::new();
     for index in 0..spec.cpus.count {
-        let vcpu = vm.create_vcpu(index)?;
+        let mut vcpu = vm.create_vcpu(index)?;
         vcpu.set_cpuid(&start.cpuid.for_vcpu(index))?;
         match &start.entry {
             Some(entry) => boot_vcpu(&vcpu, entry)?,

@@ -13,7 +13,7 @@
 //! done, or with a refusal that says what would be accepted. Notes of the guest are served before
 //! waiting clients, because what the guest did came first. No threads, sockets or time in here.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use vmm_api::control::{ControlError, ErrorKind, Event};
 use vmm_api::end::EndReason;
 use vmm_api::spec::{EndAction, EndActions};
@@ -31,7 +31,23 @@ pub enum GuestNote {
     /// The test device got this code.
     DebugExit(u8),
     /// A disk met an error that pauses the guest.
-    IoError(String),
+    IoError {
+        /// Its alias.
+        device: String,
+        /// What happened.
+        detail: String,
+    },
+}
+
+impl GuestNote {
+    /// Whether this says nothing that `earlier`, which has not been heard yet, does not say. The
+    /// many requests of a disk that fail together are one error.
+    pub fn repeats(&self, earlier: &Self) -> bool {
+        match (self, earlier) {
+            (Self::IoError { device, .. }, Self::IoError { device: known, .. }) => device == known,
+            _ => self == earlier,
+        }
+    }
 }
 
 /// Somebody wants something. `T` is who, to be answered.
@@ -103,6 +119,8 @@ pub struct Decider<T> {
     actions: EndActions,
     busy: Option<Busy<T>>,
     guest: VecDeque<GuestNote>,
+    /// Disks whose error was told since the machine stands still for one.
+    failed_disks: BTreeSet<String>,
     clients: VecDeque<(RequestKind, T)>,
     /// The last save succeeded and nothing ran since.
     saved: bool,
@@ -134,6 +152,7 @@ impl<T> Decider<T> {
             actions,
             busy: None,
             guest: VecDeque::new(),
+            failed_disks: BTreeSet::new(),
             clients: VecDeque::new(),
             saved: false,
             terminating: false,
@@ -160,7 +179,7 @@ impl<T> Decider<T> {
         match ask {
             Ask::Client(kind, who) => self.client(kind, who),
             Ask::Guest(note) => {
-                if !self.guest.contains(&note) {
+                if !self.guest.iter().any(|earlier| note.repeats(earlier)) {
                     self.guest.push_back(note);
                 }
                 self.next()
@@ -284,14 +303,29 @@ impl<T> Decider<T> {
             GuestNote::DebugExit(code) => {
                 return self.end(EndReason::DebugExit, "", Some(code), None);
             }
-            GuestNote::IoError(detail) => {
-                return self.hold(PauseReason::IoError, detail, None);
-            }
+            GuestNote::IoError { device, detail } => return self.io_error(device, &detail),
         };
         match action {
             EndAction::Restart if !self.terminating => self.reset(None),
             EndAction::Preserve => self.hold(hold, detail, None),
             EndAction::Destroy | EndAction::Restart => self.end(reason, &detail, None, None),
+        }
+    }
+
+    /// Pauses for the error of a disk. Managers hear once of each disk until the machine goes on.
+    fn io_error(&mut self, device: String, detail: &str) -> Effects<T> {
+        let held = match &self.run {
+            RunState::Paused { reasons } => reasons.contains(&PauseReason::IoError),
+            _ => false,
+        };
+        if !held {
+            self.failed_disks.clear();
+        }
+        let detail = format!("{device}: {detail}");
+        if self.failed_disks.insert(device) {
+            self.hold(PauseReason::IoError, detail, None)
+        } else {
+            Vec::new()
         }
     }
 

@@ -60,7 +60,7 @@ impl Inbox {
             if let Note::Guest(new) = &note
                 && notes
                     .iter()
-                    .any(|old| matches!(old, Note::Guest(old) if old == new))
+                    .any(|old| matches!(old, Note::Guest(old) if new.repeats(old)))
             {
                 return;
             }
@@ -102,11 +102,41 @@ impl MachineRequests for Inbox {
     }
 
     fn io_error(&self, device: &str, detail: &str) {
-        let text = format!("{device}: {detail}");
-        self.leave(Note::Guest(GuestNote::IoError(text)));
+        self.leave(Note::Guest(GuestNote::IoError {
+            device: device.into(),
+            detail: detail.into(),
+        }));
     }
 
     fn event(&self, event: Event) {
         self.leave(Note::Event(event));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_failing_requests_of_a_disk_are_one_note_and_cost_no_memory() {
+        let inbox = Inbox::new().expect("an eventfd");
+        for sector in 0..1000 {
+            inbox.io_error("vda", &format!("no space left, sector {sector}"));
+            inbox.io_error("vdb", &format!("no space left, sector {sector}"));
+        }
+        let mut heard = Vec::new();
+        while let Some(note) = inbox.take() {
+            match note {
+                Note::Guest(GuestNote::IoError { device, detail }) => heard.push((device, detail)),
+                other => panic!("{other:?}"),
+            }
+        }
+        let first = "no space left, sector 0".to_string();
+        assert_eq!(
+            heard,
+            [("vda".into(), first.clone()), ("vdb".into(), first)]
+        );
+        inbox.io_error("vda", "again");
+        assert!(inbox.take().is_some(), "what was heard may be said again");
     }
 }

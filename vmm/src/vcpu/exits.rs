@@ -50,19 +50,21 @@ impl Board {
     /// PIC asserts -> external = true, boot vCPU kicked
     ///   not ready: request_interrupt_window -> InterruptWindow exit -> again
     ///   ready:     acknowledge the PIC, KVM_INTERRUPT(vector)
+    ///   KVM still has the last one: the vector is held for the next round
     /// ```
     pub(super) fn deliver_external(&self, vcpu: &mut Vcpu) {
-        if !self.external.load(Ordering::Acquire) {
+        let held = vcpu.held_interrupt();
+        if held.is_none() && !self.external.load(Ordering::Acquire) {
             vcpu.request_interrupt_window(false);
             return;
         }
         if vcpu.ready_for_interrupt()
-            && let Some(vector) = self.chips.acknowledge()
+            && let Some(vector) = held.or_else(|| self.chips.acknowledge())
             && let Err(error) = vcpu.interrupt(vector)
         {
             tracing::warn!(guest = true, %error, "an external interrupt was lost");
         }
-        let more = self.external.load(Ordering::Acquire);
+        let more = vcpu.held_interrupt().is_some() || self.external.load(Ordering::Acquire);
         vcpu.request_interrupt_window(more);
     }
 

@@ -13,6 +13,8 @@ use vm_memory::{Bytes, GuestAddress};
 use vmm_api::control::Event;
 use vmm_api::spec::MemorySpec;
 
+mod external;
+
 /// Where the guest's code is.
 const CODE: u64 = 0x1000;
 
@@ -72,8 +74,16 @@ struct Machine {
     _ports: Vec<Reservation>,
 }
 
+/// What the boot vCPU's interrupt pin hangs on.
+type Pins = (Arc<dyn Chips>, Arc<AtomicBool>);
+
 /// A machine with one vCPU at real-mode `code`, or `None` where there is no KVM.
 fn machine(code: &[u8]) -> Option<Machine> {
+    machine_with(code, |_| (Arc::new(NoChips), Arc::default()))
+}
+
+/// The same with the interrupt controllers that `chips` puts on the port bus.
+fn machine_with(code: &[u8], chips: impl FnOnce(&Bus) -> Pins) -> Option<Machine> {
     let kvm = match OpenOptions::new().read(true).write(true).open("/dev/kvm") {
         Ok(file) => file,
         Err(error) => {
@@ -109,12 +119,13 @@ fn machine(code: &[u8]) -> Option<Machine> {
         pio.insert(port, len, Arc::new(Teller(Arc::clone(&ear))))
             .expect("free ports")
     });
+    let (chips, external) = chips(&pio);
     let board = Board {
         pio,
         mmio: Bus::new(),
-        chips: Arc::new(NoChips),
+        chips,
         requests: ear,
-        external: Arc::new(AtomicBool::new(false)),
+        external,
     };
     Some(Machine {
         vcpu: VcpuThread::start(vcpu, Arc::new(board)).expect("a thread"),

@@ -7,13 +7,14 @@
 //!                       +--> plain output, at once         +--> viewers      (slow ones lose output)
 //!                            (what does not fit at once: ---> the hub thread writes it)
 //!
-//!  guest reads  <-- Front::receive <------- hub thread <------- the viewer that writes, the pty
+//!  guest reads  <-- Front::receive <-- queue, hub thread <----- the viewer that writes, the pty
 //! ```
 //!
 //! The story, in files: [`history`] holds the last output with absolute positions, so that every
 //! listener is only a position in it; [`output`] writes the plain output without waiting; [`log`]
-//! rotates; [`viewer`] is one connection and its handshake; [`worker`] is the one thread that polls
-//! all of them. The thread is started with the hub when somebody can come in (console socket, pty),
+//! rotates; [`viewer`] is one connection and its handshake; [`input`] holds what was typed until the
+//! guest takes it, also after the viewer has left; [`worker`] is the one thread that polls all of
+//! them. The thread is started with the hub when somebody can come in (console socket, pty),
 //! otherwise by the first byte that needs it.
 //!
 //! A vCPU that writes takes one short lock and, at most every few milliseconds, rings an eventfd. It
@@ -21,6 +22,7 @@
 //! counted. The exception is a plain output that is a regular file, which only a choking disk delays.
 
 mod history;
+mod input;
 mod log;
 mod output;
 mod viewer;

@@ -176,6 +176,83 @@ fn input_waits_for_room_and_none_is_lost() {
     assert_eq!(console.front.read(&console.hub, typed.len()), typed);
 }
 
+/// Ends a viewer's connection and waits until the hub has seen it.
+fn leave(console: &Console, viewer: BufReader<UnixStream>) {
+    let before = console.hub.counters().viewers;
+    drop(viewer);
+    while console.hub.counters().viewers == before {
+        // Output makes the hub go round.
+        console.hub.write(b".");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn what_a_viewer_typed_counts_after_it_left() {
+    let console = Console::new(HubFiles::default());
+    console.front.closed.store(true, Ordering::SeqCst);
+    let typed: Vec<u8> = (0..1000_u32).map(|byte| byte as u8).collect();
+    let (writer, _) = console.attach(WRITES);
+    writer.get_ref().write_all(&typed).expect("taken");
+    leave(&console, writer);
+    let (next, answer) = console.attach(WRITES);
+    assert_eq!(answer.role, Role::Writer, "the place is free at once");
+    next.get_ref().write_all(b"next").expect("taken");
+    console.front.closed.store(false, Ordering::SeqCst);
+    console.hub.input_wanted();
+    let expected = [&typed[..], b"next"].concat();
+    assert_eq!(console.front.read(&console.hub, expected.len()), expected);
+}
+
+/// Types until the hub takes no more; how much that was.
+fn type_until_full(console: &Console, writer: &mut BufReader<UnixStream>) -> Vec<u8> {
+    let mut all = Vec::new();
+    for _ in 0..64 {
+        writer.get_ref().set_nonblocking(true).expect("a socket");
+        loop {
+            let byte = (all.len() % 251) as u8;
+            match writer.get_ref().write(&[byte; 100]) {
+                Ok(count) => all.extend(std::iter::repeat_n(byte, count)),
+                Err(error) => {
+                    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+                    break;
+                }
+            }
+        }
+        // The hub has gone round when this has come.
+        writer.get_ref().set_nonblocking(false).expect("a socket");
+        console.hub.write(b"x");
+        expect(writer, b"x");
+    }
+    all
+}
+
+#[test]
+fn a_guest_that_does_not_read_makes_the_writer_wait_and_costs_no_memory() {
+    let console = Console::new(HubFiles::default());
+    console.front.closed.store(true, Ordering::SeqCst);
+    let (mut first, _) = console.attach(WRITES);
+    let mut expected = type_until_full(&console, &mut first);
+    // What the socket holds, and the queue; a hub that read on would have taken it 64 times.
+    assert!(expected.len() < 4 << 20, "{} bytes taken", expected.len());
+    leave(&console, first);
+    for number in 1..=2 * input::MAX_DEPARTED {
+        let (writer, answer) = console.attach(WRITES);
+        assert_eq!(answer.role, Role::Writer);
+        writer.get_ref().write_all(&[number as u8]).expect("taken");
+        leave(&console, writer);
+        if number < input::MAX_DEPARTED {
+            expected.push(number as u8);
+        }
+    }
+    let (last, _) = console.attach(WRITES);
+    last.get_ref().write_all(b"last").expect("taken");
+    expected.extend(b"last");
+    console.front.closed.store(false, Ordering::SeqCst);
+    console.hub.input_wanted();
+    assert!(console.front.read(&console.hub, expected.len()) == expected);
+}
+
 #[test]
 fn input_sent_together_with_the_line_counts() {
     let console = Console::new(HubFiles::default());

@@ -11,6 +11,7 @@
 //! The nap is what makes a talkative guest cheap: it rings the eventfd once per nap, not per byte.
 
 use super::history::History;
+use super::input::Input;
 use super::log::RotatingLog;
 use super::viewer::{Progress, Viewer};
 use super::{Shared, lock};
@@ -31,8 +32,6 @@ const MAX_VIEWERS: usize = 32;
 const NAP: Duration = Duration::from_millis(5);
 /// How long the end, or a flush, waits for listeners that are not up to date.
 pub(super) const LAST_WORDS: Duration = Duration::from_millis(500);
-/// Input handed over at once; the front-end's FIFO is smaller anyway.
-const INPUT: usize = 64;
 
 /// What the thread serves.
 pub(super) struct Endpoints {
@@ -100,6 +99,7 @@ struct State<'a> {
     next_number: u64,
     /// Who types.
     writer: Option<u64>,
+    input: Input,
     log_position: u64,
     output_lags: bool,
 }
@@ -122,6 +122,7 @@ pub(super) fn run(shared: &Shared, endpoints: Endpoints) {
         viewers: Vec::new(),
         next_number: 0,
         writer: None,
+        input: Input::default(),
         log_position: 0,
         output_lags: false,
     };
@@ -158,14 +159,12 @@ impl State<'_> {
         {
             self.lose_pty();
         }
-        let (viewers, writer) = (&mut self.viewers, &mut self.writer);
-        viewers.retain_mut(|viewer| {
-            let stays = !viewer.is_attached() || viewer.follow(history) == Progress::Fine;
-            if !stays && *writer == Some(viewer.number) {
-                *writer = None;
-            }
-            stays
-        });
+        let over =
+            |viewer: &mut Viewer| viewer.is_attached() && viewer.follow(history) == Progress::Over;
+        let gone: Vec<_> = self.viewers.extract_if(.., over).collect();
+        for viewer in gone {
+            self.part_with(viewer);
+        }
         if !self.output_lags {
             *lock(&self.shared.carried) = head;
             self.shared.carried_on.notify_all();
@@ -200,23 +199,9 @@ impl State<'_> {
             .store(attached as u64, Ordering::Relaxed);
     }
 
-    /// Whether input can be handed over; if not, [`super::Hub::input_wanted`] will ring.
-    fn can_listen(&self) -> bool {
-        let room = || self.shared.front().is_some_and(|front| front.room() > 0);
-        if self.endpoints.console.is_none() && self.endpoints.pty.is_none() {
-            return false;
-        }
-        room() || {
-            self.shared.starved.store(true, Ordering::SeqCst);
-            room()
-        }
-    }
-
     fn wait_and_serve(&mut self, limit: Option<Duration>) {
-        let mut listens = self.can_listen();
-        while listens && self.deliver_typed() {
-            listens = self.can_listen();
-        }
+        self.move_input();
+        let listens = self.input.has_room();
         for (source, events) in self.wait(listens, limit) {
             match source {
                 Source::Wake => {
@@ -317,10 +302,23 @@ impl State<'_> {
             Progress::Fine
         };
         if progress == Progress::Over {
-            self.viewers.remove(index);
-            if self.writer == Some(number) {
-                self.writer = None;
-            }
+            let viewer = self.viewers.remove(index);
+            self.part_with(viewer);
+        }
+    }
+
+    /// A viewer has left. What it typed as the writer still counts.
+    fn part_with(&mut self, viewer: Viewer) {
+        if self.writer != Some(viewer.number) {
+            return;
+        }
+        self.writer = None;
+        if !self.input.keep(viewer) {
+            tracing::warn!(
+                device = self.shared.id,
+                "input of a viewer that left is dropped: the guest does not read its console, and \
+                 what others typed before waits already"
+            );
         }
     }
 
@@ -330,7 +328,7 @@ impl State<'_> {
         };
         if viewer.is_attached() {
             return if self.writer == Some(viewer.number) {
-                take_input(self.shared, |buffer| viewer.typed(buffer))
+                progress_of(self.input.take(|buffer| viewer.typed(buffer)))
             } else {
                 viewer.discard()
             };
@@ -351,34 +349,35 @@ impl State<'_> {
         viewer.follow(history)
     }
 
-    /// Hands over what the writer sent together with its line; whether there was any.
-    fn deliver_typed(&mut self) -> bool {
-        let writer = self.writer;
-        let viewer = self
-            .viewers
-            .iter_mut()
-            .find(|viewer| writer == Some(viewer.number) && viewer.has_typed());
-        let Some(viewer) = viewer else {
-            return false;
-        };
-        // Nothing is read from the socket here, so its end is not seen here either.
-        take_input(self.shared, |buffer| viewer.typed(buffer));
-        true
+    /// Hands input over, and takes what the writer sent together with its line: no event tells of
+    /// that.
+    fn move_input(&mut self) {
+        loop {
+            self.input.deliver(self.shared);
+            let writer = self.writer;
+            let typed = |viewer: &&mut Viewer| writer == Some(viewer.number) && viewer.has_typed();
+            let viewer = self.viewers.iter_mut().find(typed);
+            let Some(viewer) = viewer.filter(|_| self.input.has_room()) else {
+                return;
+            };
+            // The socket is not read here, so its end is not seen here either.
+            let _taken = self.input.take(|buffer| viewer.typed(buffer));
+        }
     }
 
     fn serve_pty(&mut self) {
         let Some(pty) = &self.endpoints.pty else {
             return;
         };
-        let progress = take_input(self.shared, |buffer| {
-            match rustix::io::read(&pty.master, &mut *buffer) {
+        let taken = self
+            .input
+            .take(|buffer| match rustix::io::read(&pty.master, &mut *buffer) {
                 Ok(0) => Err(Progress::Over),
                 Ok(count) => Ok(buffer.get(..count).unwrap_or_default()),
                 Err(Errno::AGAIN | Errno::INTR) => Ok(&[]),
                 Err(_) => Err(Progress::Over),
-            }
-        });
-        if progress == Progress::Over {
+            });
+        if progress_of(taken) == Progress::Over {
             self.lose_pty();
         }
     }
@@ -418,29 +417,6 @@ impl State<'_> {
     }
 }
 
-/// Hands what `read` gives to the front-end, no more than it has room for.
-fn take_input(
-    shared: &Shared,
-    read: impl for<'b> FnOnce(&'b mut [u8]) -> Result<&'b [u8], Progress>,
-) -> Progress {
-    let _handing_over = lock(&shared.delivery);
-    let Some(front) = shared.front() else {
-        return Progress::Fine;
-    };
-    let mut buffer = [0; INPUT];
-    let room = front.room().min(INPUT);
-    let Some(buffer) = buffer.get_mut(..room) else {
-        return Progress::Fine;
-    };
-    if buffer.is_empty() {
-        return Progress::Fine;
-    }
-    match read(buffer) {
-        Ok([]) => Progress::Fine,
-        Ok(bytes) => {
-            front.receive(bytes);
-            Progress::Fine
-        }
-        Err(progress) => progress,
-    }
+fn progress_of(taken: Result<usize, Progress>) -> Progress {
+    taken.err().unwrap_or(Progress::Fine)
 }

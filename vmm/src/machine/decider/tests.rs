@@ -197,12 +197,57 @@ fn moves() -> impl Strategy<Value = Move> {
     ]
 }
 
+fn failure(device: &str, detail: &str) -> GuestNote {
+    GuestNote::IoError {
+        device: device.into(),
+        detail: detail.into(),
+    }
+}
+
+/// The errors that managers are told.
+fn told(effects: &[Effect<u32>]) -> Vec<&str> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Tell(Event::Paused {
+                reason: PauseReason::IoError,
+                detail,
+            }) => Some(detail.as_str()),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn each_failing_disk_is_told_once_until_the_machine_goes_on() {
+    let mut decider = running();
+    decider.ask(Ask::Guest(failure("vda", "full at 1")));
+    // Requests that were in flight fail while the machine is being held, and after.
+    for detail in ["full at 2", "full at 3"] {
+        assert!(decider.ask(Ask::Guest(failure("vda", detail))).is_empty());
+    }
+    assert_eq!(told(&decider.finished(Ok(()))), ["vda: full at 1"]);
+    assert!(
+        decider
+            .ask(Ask::Guest(failure("vda", "full at 4")))
+            .is_empty()
+    );
+    let effects = decider.ask(Ask::Guest(failure("vdb", "lock lost")));
+    assert_eq!(told(&effects), ["vdb: lock lost"]);
+    assert!(decider.run_state().as_str() != "running");
+    decider.ask(Ask::Client(RequestKind::Resume, 1));
+    decider.finished(Ok(()));
+    assert!(decider.run_state().runs());
+    decider.ask(Ask::Guest(failure("vda", "full at 1")));
+    assert_eq!(told(&decider.finished(Ok(()))), ["vda: full at 1"]);
+}
+
 fn note(number: u8) -> GuestNote {
     match number {
         0 => GuestNote::PowerOff,
         1 => GuestNote::Reset,
         2 => GuestNote::Crashed("x".into()),
-        3 => GuestNote::IoError("vda".into()),
+        3 => failure("vda", "full"),
         _ => GuestNote::DebugExit(3),
     }
 }
