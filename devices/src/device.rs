@@ -3,7 +3,7 @@
 //! ```text
 //! create ---> running <---pause/resume---> paused ---save---> sections
 //!                |                            |
-//!                +----------- reset ----------+      drop = unplug
+//!                +----------- reset ----------+      drop = unplug; leave = the process ends
 //! ```
 //!
 //! A device made from saved state is paused: `resume` starts it. What several hosts may share (an
@@ -61,6 +61,11 @@ pub trait Device: Send + Sync {
     fn inactivate(&self) -> Result<(), DeviceError> {
         Ok(())
     }
+
+    /// The process is about to end: what is owed to people who watch is said now, within a bounded
+    /// time. Called after [`Device::inactivate`], and instead of a drop: nothing is taken down that
+    /// the kernel takes down by itself.
+    fn leave(&self) {}
 
     /// Its state. Called while paused; saving twice gives the same.
     ///

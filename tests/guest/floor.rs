@@ -7,6 +7,7 @@
 use std::ffi::{c_int, c_ulong, c_void};
 use std::fs::{self, File};
 use std::io::Write;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::ExitCode;
 
@@ -179,7 +180,9 @@ fn main() -> ExitCode {
         1,
         vcpu.as_raw_fd(),
     );
-    let mut out = std::io::stdout();
+    // Not the buffered standard output: it would keep the first byte until the line is full.
+    // SAFETY: descriptor 1 is open, and nothing else here writes to it or closes it.
+    let mut out = ManuallyDrop::new(unsafe { File::from_raw_fd(1) });
     loop {
         // SAFETY: this request takes nothing; the run area and the memory live as long as we.
         let ran = unsafe { ioctl(vcpu.as_raw_fd(), RUN, 0) };

@@ -68,6 +68,7 @@ impl Code {
 
 /// Runs the machine whose spec is behind `spec_fd`; returns the exit code.
 pub fn run(spec_fd: RawFd) -> u8 {
+    sandbox::share_one_heap();
     let spec = match read_spec(spec_fd) {
         Ok(spec) => spec,
         Err(message) => {
@@ -110,7 +111,8 @@ pub fn run(spec_fd: RawFd) -> u8 {
 
 fn read_spec(fd: RawFd) -> Result<MachineSpec, String> {
     let file = File::from(sandbox::take_one(fd).map_err(|error| error.to_string())?);
-    let mut text = Vec::new();
+    // Most specs are read at once.
+    let mut text = Vec::with_capacity(8 << 10);
     file.take(MAX_SPEC)
         .read_to_end(&mut text)
         .map_err(|error| format!("the machine spec cannot be read: {error}"))?;

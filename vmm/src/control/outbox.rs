@@ -4,6 +4,7 @@ use crate::bell::Bell;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use vmm_api::control::{ControlError, Event, Message, Reply};
 
@@ -23,6 +24,7 @@ pub(super) enum To {
 struct Inner {
     letters: Mutex<Letters>,
     bell: Bell,
+    clients: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -50,6 +52,7 @@ impl Outbox {
         Ok(Self(Arc::new(Inner {
             letters: Mutex::default(),
             bell: Bell::new()?,
+            clients: AtomicUsize::new(0),
         })))
     }
 
@@ -70,6 +73,16 @@ impl Outbox {
 
     pub(super) fn bell(&self) -> &Bell {
         &self.0.bell
+    }
+
+    /// Says how many clients there are.
+    pub(super) fn set_clients(&self, count: usize) {
+        self.0.clients.store(count, Ordering::Release);
+    }
+
+    /// Whether there is anybody to write to.
+    pub(super) fn has_clients(&self) -> bool {
+        self.0.clients.load(Ordering::Acquire) > 0
     }
 
     /// Everything written so far, and whether the server is to end when it is sent.

@@ -55,8 +55,12 @@ impl Server {
         })
     }
 
-    /// Sends what is still in the outbox, within a bounded time, and ends.
+    /// Sends what is still in the outbox, within a bounded time, and ends. Without clients the thread
+    /// is left to the end of the process.
     pub fn finish(mut self) {
+        if !self.outbox.has_clients() {
+            return;
+        }
         self.outbox.close();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
@@ -94,9 +98,11 @@ impl Clients {
             if ready.connects && last_words.is_none() {
                 self.accept();
             }
+            self.outbox.set_clients(self.connections.len());
             for (id, flags) in ready.clients {
                 self.serve_client(id, flags);
             }
+            self.outbox.set_clients(self.connections.len());
             if self.deliver() && last_words.is_none() {
                 last_words = Some(Instant::now() + LAST_WORDS);
             }

@@ -12,6 +12,7 @@ use crate::sandbox::Termination;
 use crate::snapshot;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fs::File;
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -46,8 +47,15 @@ impl Driver {
         }
     }
 
-    /// Drives until the machine has ended.
-    pub fn drive(mut self, termination: &Termination) -> End {
+    /// Drives until the machine has ended. It is not dropped: see [`Machine::leave`].
+    pub fn drive(self, termination: &Termination) -> End {
+        let mut driver = ManuallyDrop::new(self);
+        let end = driver.until_end(termination);
+        driver.machine.leave();
+        end
+    }
+
+    fn until_end(&mut self, termination: &Termination) -> End {
         loop {
             self.wait(termination);
             if termination.came()

@@ -6,6 +6,7 @@
 use super::decider::GuestNote;
 use crate::bell::Bell;
 use crate::control::Ticket;
+use crate::vcpu::no_further;
 use devices::host::MachineRequests;
 use std::collections::VecDeque;
 use std::io;
@@ -86,10 +87,12 @@ impl Inbox {
 
 impl MachineRequests for Inbox {
     fn power_off(&self) {
+        no_further();
         self.leave(Note::Guest(GuestNote::PowerOff));
     }
 
     fn reset(&self) {
+        no_further();
         self.leave(Note::Guest(GuestNote::Reset));
     }
 
@@ -98,6 +101,7 @@ impl MachineRequests for Inbox {
     }
 
     fn debug_exit(&self, code: u8) {
+        no_further();
         self.leave(Note::Guest(GuestNote::DebugExit(code)));
     }
 

@@ -214,6 +214,15 @@ impl Machine {
             .collect()
     }
 
+    /// The last call before the process ends. Memory, vCPUs, threads and descriptors are left to the
+    /// kernel, which takes them down all at once: dropping the machine instead would join one thread
+    /// after another, for a millisecond that nobody needs.
+    pub fn leave(&self) {
+        for device in self.devices.iter().rev() {
+            device.leave();
+        }
+    }
+
     /// Stands still, writes out what devices still hold, and gives up what is shared.
     ///
     /// # Errors

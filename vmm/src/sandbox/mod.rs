@@ -5,7 +5,9 @@
 #![allow(unsafe_code)]
 
 mod descriptors;
+mod heap;
 mod signals;
 
 pub use descriptors::{AdoptError, adopt, take_one};
+pub use heap::share_one_heap;
 pub use signals::{Termination, prepare_signals};

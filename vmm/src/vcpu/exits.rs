@@ -7,8 +7,20 @@
 use crate::kvm::{Exit, Vcpu};
 use devices::bus::Bus;
 use devices::host::MachineRequests;
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+thread_local! {
+    /// Set while an exit is served that ends the guest's run.
+    static LAST: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The guest has just powered its machine off or asked for a reset. When this is a vCPU's thread, that
+/// vCPU stands still until it is told to run: a real processor would not see the next instruction.
+pub fn no_further() {
+    LAST.set(true);
+}
 
 /// The interrupt controllers as a vCPU sees them.
 pub trait Chips: Send + Sync {
@@ -39,6 +51,8 @@ pub(super) enum Flow {
     Run,
     /// Somebody wants something: look into the mailbox.
     Look,
+    /// What was served was the guest's last wish.
+    Last,
     /// The guest cannot go on.
     Stop,
 }
@@ -105,7 +119,7 @@ impl Board {
                 return Flow::Stop;
             }
         }
-        Flow::Run
+        if LAST.take() { Flow::Last } else { Flow::Run }
     }
 
     fn port_read(&self, port: u16, size: usize, data: &mut [u8]) {

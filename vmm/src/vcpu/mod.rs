@@ -8,7 +8,7 @@ pub mod exits;
 mod mailbox;
 mod thread;
 
-pub use exits::{Board, Chips};
+pub use exits::{Board, Chips, no_further};
 pub use mailbox::Mailbox;
 pub use thread::VcpuThread;
 

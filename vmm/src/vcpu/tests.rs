@@ -66,6 +66,17 @@ impl BusDevice for Teller {
     }
 }
 
+/// Port 0x80: a write is told, and is the last that the guest does.
+struct LastWish(Arc<Ear>);
+
+impl BusDevice for LastWish {
+    fn read(&self, _offset: u64, _data: &mut [u8]) {}
+    fn write(&self, _offset: u64, data: &[u8]) {
+        no_further();
+        self.0.tell(format!("{data:02x?}"));
+    }
+}
+
 struct Machine {
     vcpu: VcpuThread,
     told: mpsc::Receiver<String>,
@@ -115,10 +126,15 @@ fn machine_with(code: &[u8], chips: impl FnOnce(&Bus) -> Pins) -> Option<Machine
     let (sender, told) = mpsc::channel();
     let ear = Arc::new(Ear(Mutex::new(sender)));
     let pio = Bus::new();
-    let ports = [(0x3f8, 1), (0xf4, 1)].map(|(port, len)| {
-        pio.insert(port, len, Arc::new(Teller(Arc::clone(&ear))))
-            .expect("free ports")
-    });
+    let mut ports: Vec<_> = [(0x3f8, 1), (0xf4, 1)]
+        .into_iter()
+        .map(|(port, len)| {
+            pio.insert(port, len, Arc::new(Teller(Arc::clone(&ear))))
+                .expect("free ports")
+        })
+        .collect();
+    let last = pio.insert(0x80, 1, Arc::new(LastWish(Arc::clone(&ear))));
+    ports.push(last.expect("a free port"));
     let (chips, external) = chips(&pio);
     let board = Board {
         pio,
@@ -132,7 +148,7 @@ fn machine_with(code: &[u8], chips: impl FnOnce(&Bus) -> Pins) -> Option<Machine
         told,
         memory,
         _vm: Arc::new(vm),
-        _ports: ports.into(),
+        _ports: ports,
     })
 }
 
@@ -175,6 +191,25 @@ fn string_and_wide_accesses_are_served_unit_by_unit() {
     for expected in ["[78]", "[79]", "[7a]", "[aa]"] {
         assert_eq!(hear(&machine), expected);
     }
+}
+
+#[test]
+fn a_last_wish_is_completed_and_nothing_comes_after_it() {
+    // mov al,7; out 0x80,al; out 0xf4,al; hlt; jmp -3
+    let code = [0xb0, 0x07, 0xe6, 0x80, 0xe6, 0xf4, 0xf4, 0xeb, 0xfd];
+    let Some(machine) = machine(&code) else {
+        return;
+    };
+    machine.vcpu.mailbox().run();
+    assert_eq!(hear(&machine), "[07]");
+    let registers = machine.vcpu.call(|vcpu| vcpu.registers());
+    let registers = registers.expect("the thread lives").expect("registers");
+    assert_eq!(registers.rip, CODE + 4, "behind the write");
+    let mailbox = format!("{:?}", machine.vcpu.mailbox());
+    assert!(mailbox.ends_with("-> Park)"), "{mailbox}");
+    assert!(machine.told.try_recv().is_err(), "it ran on");
+    machine.vcpu.mailbox().run();
+    assert_eq!(hear(&machine), "[07]");
 }
 
 #[test]

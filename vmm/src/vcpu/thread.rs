@@ -113,6 +113,10 @@ fn run(mailbox: &Mailbox, board: &Board, vcpu: &mut Vcpu, boot_vcpu: bool) {
         match board.step(vcpu) {
             Flow::Run => {}
             Flow::Look => return,
+            Flow::Last => {
+                mailbox.stand_still();
+                mailbox.nudge();
+            }
             Flow::Stop => {
                 mailbox.stand_still();
                 return;

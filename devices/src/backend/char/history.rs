@@ -6,10 +6,13 @@
 /// How much is kept: what a new viewer is shown, and as much again for readers that lag.
 pub(super) const CAPACITY: usize = 2 * vmm_api::console::REPLAY_BYTES;
 
+/// What the first byte allocates.
+const SMALLEST: usize = 1024;
+
 /// A ring buffer that remembers how much ever went through it.
 #[derive(Debug, Default)]
 pub(super) struct History {
-    /// Empty until the first byte, so that a silent console costs nothing.
+    /// Grows with the output up to its capacity, so that a console costs what was said on it.
     buffer: Vec<u8>,
     /// Position of the next byte.
     head: u64,
@@ -24,9 +27,6 @@ fn index(position: u64) -> usize {
 impl History {
     /// Adds output.
     pub(super) fn push(&mut self, bytes: &[u8]) {
-        if self.buffer.is_empty() {
-            self.buffer = vec![0; CAPACITY];
-        }
         let skipped = bytes.len().saturating_sub(CAPACITY);
         self.head += skipped as u64;
         let mut rest = bytes.get(skipped..).unwrap_or_default();
@@ -34,12 +34,21 @@ impl History {
             let at = index(self.head);
             let count = rest.len().min(CAPACITY - at);
             let (now, later) = rest.split_at(count);
+            if self.buffer.len() < at + count {
+                self.grow(at + count);
+            }
             if let Some(place) = self.buffer.get_mut(at..at + count) {
                 place.copy_from_slice(now);
             }
             self.head += count as u64;
             rest = later;
         }
+    }
+
+    fn grow(&mut self, least: usize) {
+        let len = least.next_power_of_two().clamp(SMALLEST, CAPACITY);
+        self.buffer.reserve_exact(len - self.buffer.len());
+        self.buffer.resize(len, 0);
     }
 
     /// Position after the last byte.

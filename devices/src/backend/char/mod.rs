@@ -129,6 +129,14 @@ impl Shared {
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 
+    /// Whether the thread has nothing left to carry: the plain output got everything from the vCPU,
+    /// and there is nobody else.
+    fn nobody_waits(&self) -> bool {
+        let history = lock(&self.history);
+        let written = self.output.is_none() || history.output_at == history.head();
+        written && !self.followed.load(Ordering::SeqCst)
+    }
+
     fn front(&self) -> Option<Arc<dyn Front>> {
         lock(&self.front).as_ref()?.upgrade()
     }
@@ -265,8 +273,7 @@ impl Hub {
     /// Returns when what was written so far has reached the log and the plain output, and every
     /// viewer that keeps up; or after a short while, when one of them cannot be written.
     pub fn flush(&self) {
-        if !matches!(*lock(&self.worker), Worker::Running(_)) {
-            // Nothing was ever left to the thread.
+        if !matches!(*lock(&self.worker), Worker::Running(_)) || self.shared.nobody_waits() {
             return;
         }
         let head = lock(&self.shared.history).head();
@@ -313,9 +320,16 @@ impl Hub {
     }
 }
 
-impl Drop for Hub {
-    /// Waits until what the guest wrote last is in the log, and for a short while for the others.
-    fn drop(&mut self) {
+impl Hub {
+    /// The last words, as when it is dropped, for a process that is about to end. Costs nothing when
+    /// nobody is behind.
+    pub fn close(&self) {
+        if !self.shared.nobody_waits() {
+            self.end();
+        }
+    }
+
+    fn end(&self) {
         self.shared.closing.store(true, Ordering::SeqCst);
         self.shared.ring();
         let worker = std::mem::replace(&mut *lock(&self.worker), Worker::Gone);
@@ -325,6 +339,13 @@ impl Drop for Hub {
             // A panic has been reported by the thread itself.
             let _ = thread.join();
         }
+    }
+}
+
+impl Drop for Hub {
+    /// Waits until what the guest wrote last is in the log, and for a short while for the others.
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

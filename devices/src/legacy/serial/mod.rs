@@ -184,6 +184,10 @@ impl Device for Serial {
         Ok(())
     }
 
+    fn leave(&self) {
+        self.port.hub.close();
+    }
+
     fn save(&self) -> Result<Saved, StateError> {
         let state = lock(&self.port.uart).state();
         Ok(Saved::Sections(vec![Section::new(

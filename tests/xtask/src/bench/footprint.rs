@@ -1,6 +1,7 @@
 //! Memory of a VMM's process beside the guest's RAM: what is private to one idle guest, and what
 //! the tenth guest adds when ten run (its proportional share).
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 
@@ -105,44 +106,110 @@ struct Usage {
 }
 
 impl Usage {
-    /// Adds up smaps. Mappings of half of the guest's RAM and more are the RAM itself.
+    /// Adds up smaps without the guest's RAM. RAM is one mapping of at least half its size, or
+    /// several in a row that together have exactly its size: advice for a part of it splits a mapping.
     fn parse(smaps: &str, guest_kib: u64) -> Self {
-        let mut usage = Self::default();
-        let mut counts = true;
-        for line in smaps.lines() {
-            let mut words = line.split_whitespace();
-            let (Some(key), Some(value)) = (words.next(), words.next()) else {
-                continue;
-            };
-            let Ok(kib) = value.parse::<u32>() else {
-                continue;
-            };
-            match key {
-                "Size:" => counts = u64::from(kib) < guest_kib / 2,
-                "Private_Clean:" | "Private_Dirty:" if counts => usage.private += f64::from(kib),
-                "Pss:" if counts => usage.share += f64::from(kib),
-                _ => {}
-            }
+        let mappings = mappings(smaps);
+        let mut ram: BTreeSet<usize> = (0..mappings.len())
+            .filter(|at| mappings[*at].kib() >= guest_kib / 2)
+            .collect();
+        for at in ram.clone() {
+            let first = (0..=at).rev().find(|first| {
+                let row = &mappings[*first..=at];
+                row.windows(2).all(|pair| pair[0].end == pair[1].start)
+                    && row.iter().map(Mapping::kib).sum::<u64>() == guest_kib
+            });
+            ram.extend(first.unwrap_or(at)..at);
         }
-        usage
+        let own = (0..mappings.len()).filter(|at| !ram.contains(at));
+        own.fold(Self::default(), |sum, at| Self {
+            private: sum.private + mappings[at].private,
+            share: sum.share + mappings[at].share,
+        })
     }
+}
+
+/// One mapping of a process.
+#[derive(Debug)]
+struct Mapping {
+    start: u64,
+    end: u64,
+    private: f64,
+    share: f64,
+}
+
+impl Mapping {
+    fn kib(&self) -> u64 {
+        (self.end - self.start) >> 10
+    }
+
+    /// The mapping whose first line this is.
+    fn begin(line: &str) -> Option<Self> {
+        let (start, end) = line.split_whitespace().next()?.split_once('-')?;
+        Some(Self {
+            start: u64::from_str_radix(start, 16).ok()?,
+            end: u64::from_str_radix(end, 16).ok()?,
+            private: 0.0,
+            share: 0.0,
+        })
+    }
+}
+
+fn mappings(smaps: &str) -> Vec<Mapping> {
+    let mut found: Vec<Mapping> = Vec::new();
+    for line in smaps.lines() {
+        if let Some(mapping) = Mapping::begin(line) {
+            found.push(mapping);
+            continue;
+        }
+        let mut words = line.split_whitespace();
+        let value = words
+            .clone()
+            .nth(1)
+            .and_then(|word| word.parse::<u32>().ok());
+        let (Some(key), Some(kib), Some(last)) = (words.next(), value, found.last_mut()) else {
+            continue;
+        };
+        match key {
+            "Private_Clean:" | "Private_Dirty:" => last.private += f64::from(kib),
+            "Pss:" => last.share += f64::from(kib),
+            _ => {}
+        }
+    }
+    found
 }
 
 #[cfg(test)]
 mod tests {
     use super::Usage;
 
+    const OTHERS: &str = "\
+        5500000-5564000 r-xp 00000000 00:00 1 /bin/x\nSize: 400 kB\nPss: 40 kB\n\
+        Private_Clean: 8 kB\nPrivate_Dirty: 12 kB\n";
+    const COUNTED: Usage = Usage {
+        private: 20.0,
+        share: 40.0,
+    };
+
     #[test]
     fn guest_ram_is_left_out() {
-        let smaps = "7f0-7f1 rw-p 00000000 00:00 0\nSize: 131072 kB\nPss: 9000 kB\n\
-                     Private_Dirty: 9000 kB\n5500-5600 r-xp 00000000 00:00 1 /bin/x\n\
-                     Size: 400 kB\nPss: 40 kB\nPrivate_Clean: 8 kB\nPrivate_Dirty: 12 kB\n";
-        assert_eq!(
-            Usage::parse(smaps, 128 * 1024),
-            Usage {
-                private: 20.0,
-                share: 40.0
-            }
-        );
+        let ram = "7f00000000-7f08000000 rw-p 00000000 00:00 0\nSize: 131072 kB\nPss: 9000 kB\n\
+                   Private_Dirty: 9000 kB\n";
+        assert_eq!(Usage::parse(&format!("{ram}{OTHERS}"), 128 * 1024), COUNTED);
+    }
+
+    #[test]
+    fn guest_ram_in_two_mappings_is_left_out() {
+        let ram = "7f00000000-7f00200000 rw-p 00000000 00:00 0\nPrivate_Dirty: 164 kB\n\
+                   7f00200000-7f08000000 rw-p 00000000 00:00 0\nPrivate_Dirty: 9000 kB\n";
+        assert_eq!(Usage::parse(&format!("{ram}{OTHERS}"), 128 * 1024), COUNTED);
+    }
+
+    #[test]
+    fn neighbours_of_guest_ram_are_counted() {
+        let below = "7effffd000-7f00000000 rw-p 00000000 00:00 0\nPss: 40 kB\n\
+                     Private_Dirty: 20 kB\n";
+        let ram = "7f00000000-7f08000000 rw-p 00000000 00:00 0\nPrivate_Dirty: 9000 kB\n";
+        assert_eq!(Usage::parse(&format!("{below}{ram}"), 128 * 1024), COUNTED);
     }
 }

@@ -252,7 +252,8 @@ fn fill_in(words: &[String], guest: &Guest) -> Result<Command> {
 
 /// The test guest with a command line, and our released `vmm` for it.
 pub fn test_guest(cmdline: &str) -> Result<Guest> {
-    crate::lab::build_programs()?;
+    let words = ["build", "--quiet", "--release", "--package", "vmm"];
+    project::run(project::cargo().args(words))?;
     let kernel = ::tests::guest::build().context("the test guest cannot be built")?;
     Ok(Guest {
         vmm: project::target().join("release/vmm"),
