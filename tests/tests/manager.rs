@@ -84,14 +84,19 @@ impl World {
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
-    /// A handle to the guest's process, as the record of its run has it.
-    fn process(&self, name: &str) -> OwnedFd {
+    /// The guest's process, as the record of its run has it.
+    fn pid(&self, name: &str) -> i32 {
         let uuid = self.ok(&["-q", "domuuid", name]);
         let path = self.path(&format!("store/run/vm/{}/run.json", uuid.trim()));
         let record: serde_json::Value =
             serde_json::from_slice(&fs::read(path).expect("a record")).expect("JSON");
         let pid = i32::try_from(record["process"]["pid"].as_i64().expect("a pid"));
-        let pid = Pid::from_raw(pid.expect("a pid")).expect("a pid");
+        pid.expect("a pid")
+    }
+
+    /// A handle to that process.
+    fn process(&self, name: &str) -> OwnedFd {
+        let pid = Pid::from_raw(self.pid(name)).expect("a pid");
         pidfd_open(pid, PidfdFlags::empty()).expect("a process")
     }
 }
@@ -109,6 +114,38 @@ impl Drop for World {
             self.vm(&["destroy", id]);
         }
     }
+}
+
+#[test]
+fn a_guest_without_a_group_of_its_own_says_so_in_its_log() {
+    skip_unless!(tests::have_kvm(), "no /dev/kvm");
+    let world = World::new();
+    world.define("grouped", "test=echo");
+    world.ok(&["start", "grouped"]);
+    let groups = fs::read_to_string(format!("/proc/{}/cgroup", world.pid("grouped")));
+    let own = groups.expect("its groups").contains("/vm-grouped");
+    let log = world.ok(&["logs", "grouped"]);
+    assert_eq!(
+        log.contains("stays in the cgroup of what started it"),
+        !own,
+        "{log}"
+    );
+}
+
+#[test]
+fn host_check_measures_guest_kernel_code() {
+    skip_unless!(tests::have_kvm(), "no /dev/kvm");
+    let world = World::new();
+    let found = world.ok(&["--format", "json", "host-check"]);
+    let checks: serde_json::Value = serde_json::from_str(&found).expect("JSON");
+    let mut items = checks.as_array().expect("a list").iter();
+    let item = items
+        .find(|check| check["item"] == "guest kernels")
+        .expect("measured");
+    let each = item["ns_per_iteration"].as_f64().expect("a figure");
+    assert!(each > 0.0, "{item}");
+    assert_eq!(item["verdict"] == "PASS", item["next"].is_null(), "{item}");
+    assert!(world.ok(&["host-check"]).contains("guest kernels"));
 }
 
 #[test]

@@ -76,6 +76,18 @@ impl Error {
         };
         let mut result =
             Self::new(kind, format!("cannot {action} {}", path.display())).cause(plain_io(error));
+        if error.kind() == std::io::ErrorKind::PermissionDenied {
+            let closed = path.ancestors().skip(1).filter(|folder| {
+                let search = rustix::fs::Access::EXEC_OK;
+                rustix::fs::access(*folder, search) == Err(rustix::io::Errno::ACCESS)
+            });
+            // From the longest to the shortest: the last one is where the way ends.
+            if let Some(folder) = closed.last() {
+                result
+                    .causes
+                    .push(format!("you may not enter {}", folder.display()));
+            }
+        }
         result.hints.extend(match error.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
                 Some("make room on that file system; nothing was changed".to_string())

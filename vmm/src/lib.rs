@@ -3,8 +3,9 @@
 //! Where to look: [`process`] is the story from the spec to the end record, [`machine`] the parts and
 //! the one that decides, [`kvm`] speaks to the kernel, [`arch`] is what is x86-64, [`memory`] guest
 //! RAM, [`vcpu`] the threads that run the guest, [`boot`] what it starts from, [`control`] the socket,
-//! [`logging`] the log, [`snapshot`] a machine as a file, [`sandbox`] the process itself. Devices come from the `devices` crate, the
-//! spec and the control protocol from `vmm-api`.
+//! [`logging`] the log, [`snapshot`] a machine as a file, [`sandbox`] the process itself. [`measure`] is
+//! no guest: it tells how fast one would be. Devices come from the `devices` crate, the spec and the
+//! control protocol from `vmm-api`.
 #![deny(unsafe_code)]
 
 pub mod arch;
@@ -14,6 +15,7 @@ pub mod control;
 pub mod kvm;
 pub mod logging;
 pub mod machine;
+pub mod measure;
 pub mod memory;
 pub mod process;
 pub mod sandbox;

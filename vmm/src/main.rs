@@ -5,11 +5,12 @@
 #![deny(unsafe_code)]
 
 use std::process::ExitCode;
+use vmm::measure;
 use vmm::process::{self, Code};
 
-const USAGE: &str = "usage: vmm --spec-fd N\n       vmm --version\n\n\
-    Runs the machine that the spec behind descriptor N describes. Started by the manager; see \
-    docs/architecture.md.";
+const USAGE: &str = "usage: vmm --spec-fd N\n       vmm --measure-fd N\n       vmm --version\n\n\
+    Runs the machine that the spec behind descriptor N describes, or measures the speed of guest \
+    kernel code on the /dev/kvm behind it. Started by the manager; see docs/architecture.md.";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -27,7 +28,24 @@ fn main() -> ExitCode {
             Ok(number) => leave(process::run(number)),
             Err(_) => wrong_usage(),
         },
+        ["--measure-fd", number] => match number.parse() {
+            Ok(number) => report(measure::run(number)),
+            Err(_) => wrong_usage(),
+        },
         _ => wrong_usage(),
+    }
+}
+
+fn report(measured: Result<String, String>) -> ExitCode {
+    match measured {
+        Ok(answer) => {
+            println!("{answer}");
+            ExitCode::SUCCESS
+        }
+        Err(message) => {
+            eprintln!("vmm: {message}");
+            ExitCode::from(Code::Failed.number())
+        }
     }
 }
 

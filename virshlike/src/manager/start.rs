@@ -434,7 +434,10 @@ fn last_words(error: Error, process: &mut dyn Launched, dir: &RunDir, logs: &Pat
             &end.detail
         };
         if matches!(end.reason, EndReason::Failed) {
-            return Error::new(Kind::Guest, detail);
+            let name = logs.file_name().unwrap_or_default().to_string_lossy();
+            return Error::new(Kind::Guest, detail).hint(format!(
+                "correct the definition: vm edit {name}; its process says more: vm logs {name}"
+            ));
         }
         return error.cause(format!("it ended with: {} ({detail})", end.reason.as_str()));
     }

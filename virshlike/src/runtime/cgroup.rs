@@ -4,13 +4,18 @@
 //! With systemd the guest becomes `machine.slice/vm-NAME.scope`: systemd is asked over its bus,
 //! because groups made behind its back are removed by it. Without systemd a group is made directly
 //! where cgroup v2 is writable. Otherwise the guest stays where it was born, which only matters to
-//! those who end whole groups; one line in the log says so.
+//! those who end whole groups; a line in the guest's log says so and why. A guest that starts is
+//! worth more than its group: nothing here is ever an error.
 
+use crate::error::plain_io;
 use rustix::fs::{Mode, OFlags};
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
+
+/// Where cgroup v2 is mounted.
+const BASE: &str = "/sys/fs/cgroup";
 
 /// Where a guest's process goes.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,8 +24,8 @@ pub enum Group {
     Scope(String),
     /// A cgroup v2 directory.
     Directory(std::path::PathBuf),
-    /// Nowhere.
-    None,
+    /// Nowhere, and why not.
+    None(String),
 }
 
 impl Group {
@@ -30,15 +35,18 @@ impl Group {
         if Path::new("/run/systemd/system").is_dir() {
             return Self::Scope(unit);
         }
-        let base = Path::new("/sys/fs/cgroup");
-        if base.join("cgroup.controllers").exists() {
-            let directory = base.join("machine.slice").join(&unit);
-            if fs::create_dir_all(&directory).is_ok() {
-                return Self::Directory(directory);
+        let base = Path::new(BASE);
+        if !base.join("cgroup.controllers").exists() {
+            return Self::None(format!("there is no cgroup v2 at {BASE}, and no systemd"));
+        }
+        let directory = base.join("machine.slice").join(&unit);
+        match fs::create_dir_all(&directory) {
+            Ok(()) => Self::Directory(directory),
+            Err(error) => {
+                let why = plain_io(&error);
+                Self::None(format!("cannot make {}: {why}", directory.display()))
             }
         }
-        tracing::info!("no cgroup can be made here: the guest stays in the caller's");
-        Self::None
     }
 
     /// The file through which a child joins before it runs.
@@ -50,20 +58,42 @@ impl Group {
         rustix::fs::open(directory.join("cgroup.procs"), flags, Mode::empty()).ok()
     }
 
-    /// Moves a process that was just started, where that is done from outside.
-    pub fn adopt(&self, pid: u32) {
-        let Self::Scope(unit) = self else {
-            return;
-        };
-        if let Err(why) = ask_systemd(unit, pid) {
-            tracing::warn!("systemd made no scope {unit} ({why}): the guest stays in the caller's");
+    /// Moves a process that was just started, where that is done from outside. Says why a process
+    /// stays in its caller's group, if it does.
+    pub fn adopt(&self, pid: u32) -> Option<String> {
+        match self {
+            Self::None(why) => Some(why.clone()),
+            Self::Scope(unit) => scope(unit, pid),
+            Self::Directory(directory) => {
+                let own = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+                let unit = directory.file_name().unwrap_or_default().to_string_lossy();
+                // One that has ended already is in no group, and needs none.
+                let outside = own.lines().any(|line| line.starts_with("0::"))
+                    && !own.lines().any(|line| line.ends_with(&*unit));
+                outside.then(|| format!("it could not join {}", directory.display()))
+            }
         }
     }
 }
 
+/// A scope of that name, or of one that is free: two stores may have a domain of the same name.
+fn scope(unit: &str, pid: u32) -> Option<String> {
+    let Err(why) = ask_systemd(unit, pid) else {
+        return None;
+    };
+    let stem = unit.trim_end_matches(".scope");
+    let taken = why.contains("already loaded") || why.contains("already exists");
+    if taken && ask_systemd(&format!("{stem}-{pid}.scope"), pid).is_ok() {
+        return None;
+    }
+    Some(format!("systemd made no scope {unit}: {why}"))
+}
+
 /// Removes what is left of an ended guest's group. systemd cleans its scopes by itself.
 pub fn forget(name: &str) {
-    let path = Path::new("/sys/fs/cgroup/machine.slice").join(format!("vm-{}.scope", escape(name)));
+    let path = Path::new(BASE)
+        .join("machine.slice")
+        .join(format!("vm-{}.scope", escape(name)));
     if !Path::new("/run/systemd/system").is_dir() {
         let _ = fs::remove_dir(path);
     }

@@ -5,6 +5,7 @@ use crate::error::Result;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use vmm_api::spec::MachineSpec;
+use vmm_api::speed::KernelSpeed;
 
 /// Everything that a new guest's process gets.
 #[derive(Debug)]
@@ -42,4 +43,10 @@ pub trait VmDriver {
     /// # Errors
     /// Why there is no process.
     fn launch(&self, launch: Launch) -> Result<Box<dyn Launched>>;
+
+    /// Measures how fast guest kernel code runs on an open KVM device, in a throw-away machine.
+    ///
+    /// # Errors
+    /// Why it cannot be measured.
+    fn measure(&self, kvm: File) -> Result<KernelSpeed>;
 }

@@ -86,7 +86,8 @@ pub fn open(path: &Path, access: Access, what: &str) -> Result<File> {
         Kind::Definition,
         format!("cannot use {} as {what}", path.display()),
     )
-    .cause(format!("it is {is}")))
+    .cause(format!("it is {is}"))
+    .hint("check the path in the definition: vm edit"))
 }
 
 /// Opens a character device such as `/dev/urandom`.
@@ -115,6 +116,9 @@ pub fn diagnose(path: &Path, access: Access, what: &str, error: &io::Error) -> E
         io::ErrorKind::ReadOnlyFilesystem => base
             .cause("its file system is mounted read-only")
             .hint("mount it writable, or mark the disk <readonly/>"),
+        io::ErrorKind::IsADirectory => base
+            .cause("it is a directory")
+            .hint("check the path in the definition: vm edit"),
         _ => base.cause(plain_io(error)),
     }
 }
@@ -139,7 +143,9 @@ fn missing(base: Error, path: &Path) -> Error {
                     .hint("mount or create what the link points at");
             }
             Ok(_) if part != path && !part.is_dir() => {
-                return base.cause(format!("{} is no directory", part.display()));
+                return base
+                    .cause(format!("{} is no directory", part.display()))
+                    .hint("check the path");
             }
             Ok(_) => {}
             Err(_) => {
@@ -181,7 +187,7 @@ fn forbidden(base: Error, path: &Path, access: Access) -> Error {
         if found.is_dir() && rustix::fs::access(&part, rustix::fs::Access::EXEC_OK).is_err() {
             return base
                 .cause(format!(
-                    "the directory {} (owner {}, mode {:04o}) lets user {me} not through",
+                    "the directory {} (owner {}, mode {:04o}) does not let user {me} through",
                     part.display(),
                     owner(found.uid()),
                     found.permissions().mode() & 0o7777,

@@ -2,11 +2,20 @@
 
 use super::cgroup;
 use super::driver::{Launch, Launched, VmDriver};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, plain_io};
 use crate::spawn::{self, Plan};
+use crate::store::journal;
+use rustix::fs::MemfdFlags;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Child;
+use std::time::{Duration, Instant};
+use vmm_api::speed::KernelSpeed;
+
+/// How long a measurement of some ten milliseconds may take on a busy host.
+const MEASURING: Duration = Duration::from_secs(10);
 
 /// Starts the `vmm` that belongs to this build.
 #[derive(Debug)]
@@ -58,6 +67,7 @@ impl VmDriver for ProcessDriver {
 
     fn launch(&self, launch: Launch) -> Result<Box<dyn Launched>> {
         let group = cgroup::Group::for_guest(&launch.spec.name);
+        let mut log = log_of(&launch);
         let spec_fd = launch.spec_file.as_raw_fd();
         let mut descriptors: Vec<_> = launch.descriptors.iter().map(AsRawFd::as_raw_fd).collect();
         descriptors.push(spec_fd);
@@ -69,9 +79,70 @@ impl VmDriver for ProcessDriver {
             cgroup: group.procs(),
         })
         .map_err(|error| Error::io("start", &self.program, &error))?;
-        group.adopt(child.id());
+        if let Some(why) = group.adopt(child.id()) {
+            note(&mut log, &why);
+        }
         Ok(Box::new(VmmProcess { child }))
     }
+
+    fn measure(&self, kvm: File) -> Result<KernelSpeed> {
+        let cannot = |why: String| {
+            Error::new(Kind::Host, "cannot measure the speed of guest kernel code").cause(why)
+        };
+        let memfd = rustix::fs::memfd_create("measured", MemfdFlags::CLOEXEC);
+        let mut answer = File::from(memfd.map_err(|error| cannot(plain_io(&error.into())))?);
+        let output = answer
+            .try_clone()
+            .map_err(|error| cannot(plain_io(&error)))?;
+        let fd = kvm.as_raw_fd();
+        let child = spawn::spawn(Plan {
+            program: self.program.clone(),
+            arguments: vec!["--measure-fd".into(), fd.to_string().into()],
+            descriptors: vec![fd],
+            output,
+            cgroup: None,
+        })
+        .map_err(|error| Error::io("start", &self.program, &error))?;
+        let mut process = VmmProcess { child };
+        let until = Instant::now() + MEASURING;
+        while process.ended().is_none() {
+            if Instant::now() > until {
+                process.kill();
+                let seconds = MEASURING.as_secs();
+                return Err(cannot(format!("there was no answer after {seconds} s")));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let mut text = String::new();
+        answer
+            .rewind()
+            .and_then(|()| answer.read_to_string(&mut text))
+            .map_err(|error| cannot(plain_io(&error)))?;
+        serde_json::from_str(&text).map_err(|_| cannot(text.trim().to_string()))
+    }
+}
+
+/// The log that the new process will write, open beside it.
+fn log_of(launch: &Launch) -> Option<File> {
+    let number = launch.spec.host.log.as_ref()?.files.first()?.0;
+    let mut descriptors = launch.descriptors.iter();
+    let descriptor = descriptors.find(|descriptor| descriptor.as_raw_fd() == number)?;
+    descriptor.try_clone().ok().map(File::from)
+}
+
+/// Leaves a line in the guest's log. The descriptor is the one that the guest's process writes to,
+/// so lines follow each other.
+fn note(log: &mut Option<File>, why: &str) {
+    let seconds = journal::seconds_now();
+    let line = format!(
+        "{seconds}.000  WARN vm: the guest stays in the cgroup of what started it and ends with \
+         it: {why}\n"
+    );
+    // A log that cannot be written does not stop a guest.
+    let _ = log.as_mut().map(|log| {
+        log.seek(SeekFrom::End(0))?;
+        log.write_all(line.as_bytes())
+    });
 }
 
 struct VmmProcess {

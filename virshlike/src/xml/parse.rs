@@ -255,7 +255,7 @@ impl<'a> Parser<'a> {
                     "</{name}> does not close <{opened}>, opened in line {}",
                     at.line
                 ),
-                hint: Some(format!("</{opened}> would")),
+                hint: Some(format!("write </{opened}>")),
             });
         }
         let node = &mut self.nodes[id.0 as usize];
@@ -310,7 +310,11 @@ impl<'a> Parser<'a> {
             });
         }
         if self.nodes.is_empty() {
-            return Err(fault(0, format!("{} contains no XML element", self.file)));
+            let message = format!("{} contains no XML element", self.file);
+            return Err(Fault {
+                hint: Some("a definition is one <domain> element".into()),
+                ..fault(0, message)
+            });
         }
         Ok(())
     }

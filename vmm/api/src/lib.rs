@@ -5,6 +5,7 @@
 //! - [`control`]: the control protocol: hello, requests, replies, events, framing, and a client.
 //! - [`console`]: the two lines that open a console connection.
 //! - [`end`]: the record that a `vmm` leaves behind when it ends.
+//! - [`speed`]: how fast this host runs guest kernel code, as a `vmm` measures it.
 //!
 //! This crate must never do anything to a machine, a file or a store: it only describes, checks
 //! and carries. Both sides of every versioned format live here, so that they cannot drift.
@@ -14,4 +15,5 @@ pub mod console;
 pub mod control;
 pub mod end;
 pub mod spec;
+pub mod speed;
 pub mod state;

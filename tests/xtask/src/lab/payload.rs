@@ -15,16 +15,14 @@ const LABSH: &str = include_str!("labsh");
 
 /// Builds `vm` and `vmm` as they are released.
 pub fn build_programs() -> Result<()> {
-    let words = [
-        "build",
-        "--quiet",
-        "--release",
-        "--package",
-        "vmm",
-        "--package",
-        "virshlike",
-    ];
-    project::run(project::cargo().args(words))
+    let words = ["build", "--release", "--package=vmm", "--package=virshlike"];
+    let mut cargo = project::cargo();
+    cargo.args(words);
+    // Some minutes the first time: a person sees how far it is.
+    if !std::io::stderr().is_terminal() {
+        cargo.arg("--quiet");
+    }
+    project::run(&mut cargo)
 }
 
 /// A folder as the lab host will see it under `/lab/run`.

@@ -209,16 +209,17 @@ fn build(cache: &Path, folder: &Path) -> Result<()> {
             log.display()
         );
     };
-    step("the lab host, from Debian's packages");
+    eprintln!("lab: it is built once, from Debian's packages; that takes some minutes");
+    step("the lab host");
     bootstrap(&work.join("root"), HOST_PACKAGES, HOST_HOOK, &log)?;
     let tools = tools::Tools::new(work.join("root"));
     fs::rename(work.join("root/kernel"), work.join("kernel")).context("the lab has no kernel")?;
     initrd::build(&work.join("root"), &work)?;
     step("the lab host's disk");
     make_image(&work.join("root"), &work.join("root.img"), ROOT_SIZE, &log)?;
-    step("the emulator, from Debian's packages");
+    step("the emulator");
     emulator(&work, &log)?;
-    step("a Debian guest, from Debian's packages");
+    step("a Debian guest");
     bootstrap(&work.join("guest"), GUEST_PACKAGES, GUEST_HOOK, &log)?;
     step("the guest's disk");
     make_image(

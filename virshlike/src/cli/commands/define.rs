@@ -71,7 +71,13 @@ pub fn read_definition(path: &Path) -> Result<(String, String)> {
             .map_err(|error| files::diagnose(&absolute, Access::Read, "the definition", &error))?;
         source.take(MAX_DEFINITION + 1).read_to_end(&mut bytes)
     };
-    read.map_err(|error| Error::io("read", path, &error))?;
+    read.map_err(|error| {
+        let failed = Error::io("read", path, &error);
+        if error.kind() == io::ErrorKind::IsADirectory {
+            return failed.hint("name a file with a <domain> element in it");
+        }
+        failed
+    })?;
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MAX_DEFINITION {
         return Err(
             Error::new(Kind::Definition, format!("{file} is no definition"))
