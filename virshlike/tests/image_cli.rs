@@ -32,10 +32,42 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// Whether the host's qemu-img is of a release whose words ours are: they changed in 8 and 9.
+fn speaks_as_ours(dir: &Path) -> bool {
+    let version = text(&qemu(dir, &["--version"]));
+    let number = version
+        .split([' ', '.'])
+        .nth(2)
+        .and_then(|n| n.parse().ok());
+    number.is_none_or(|major: u32| major >= 10)
+}
+
+/// What releases before ours say too: no protocol layer, and snapshots in other columns.
+fn without_later_words(text: &str) -> Vec<String> {
+    let mut in_child = false;
+    let mut kept = Vec::new();
+    for line in text.lines() {
+        in_child = line.starts_with("Child node") || in_child && line.starts_with(' ');
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words.as_slice() {
+            _ if in_child => {}
+            ["ID", "TAG", ..] => kept.push("a table of snapshots".to_string()),
+            [id, _, _, _, _, _, ..] if id.parse::<u32>().is_ok() => kept.push(words[..6].join(" ")),
+            _ => kept.push(line.to_string()),
+        }
+    }
+    kept
+}
+
 /// Both tools say the same and end the same.
 fn assert_same(dir: &Path, arguments: &[&str]) {
     let (ours, theirs) = (vm(dir, arguments), qemu(dir, arguments));
-    assert_eq!(text(&ours), text(&theirs), "{arguments:?}: {ours:?}");
+    if speaks_as_ours(dir) {
+        assert_eq!(text(&ours), text(&theirs), "{arguments:?}: {ours:?}");
+    } else {
+        let (left, right) = (text(&ours), text(&theirs));
+        assert_eq!(without_later_words(&left), without_later_words(&right));
+    }
     assert_eq!(ours.status.code(), theirs.status.code(), "{arguments:?}");
 }
 
@@ -106,7 +138,14 @@ fn facts_are_printed_as_qemu_img_prints_them() {
     ] {
         if arguments.contains(&"--output=json") {
             let value = |o: &Output| -> serde_json::Value {
-                serde_json::from_slice(&o.stdout).expect("JSON")
+                let mut value: serde_json::Value = serde_json::from_slice(&o.stdout).expect("JSON");
+                if !speaks_as_ours(dir) {
+                    // The field came with release 8.2.
+                    for extent in value.as_array_mut().expect("extents") {
+                        let _ = extent.as_object_mut().expect("one").remove("compressed");
+                    }
+                }
+                value
             };
             assert_eq!(value(&vm(dir, arguments)), value(&qemu(dir, arguments)));
         } else if arguments[0] == "snapshot" && arguments[1] != "-l" {
