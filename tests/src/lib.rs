@@ -7,6 +7,7 @@
 //! | [`program`] | the built programs of this workspace |
 //! | [`machine`] | a `vmm` process with a spec, its serial line, control socket and end |
 //! | [`serial`] | waiting for what a guest says |
+//! | [`world`] | a store of its own with the real `vm` |
 //! | [`golden`] | expected output in files, compared or updated |
 //! | [`skip_unless!`] | leaving a test out, saying why |
 #![deny(unsafe_code)]
@@ -16,6 +17,7 @@ pub mod guest;
 pub mod machine;
 pub mod program;
 pub mod serial;
+pub mod world;
 
 /// Leaves the test with a line that says why, unless the condition holds.
 #[macro_export]

@@ -1,119 +1,18 @@
 //! The main job as a person does it, on raw KVM: the real `vm`, the real `vmm`, the test guest.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Signal, pidfd_send_signal};
 use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
-use tests::{guest, program, skip_unless};
-
-struct World {
-    dir: tempfile::TempDir,
-}
-
-impl World {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let world = Self { dir };
-        let disk = fs::File::create(world.path("disk.raw")).expect("a disk");
-        disk.set_len(16 << 20).expect("a disk");
-        world
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn define(&self, name: &str, cmdline: &str) {
-        let kernel = guest::build().expect("the test guest");
-        let xml = format!(
-            "<domain type='kvm'>
-  <name>{name}</name>
-  <memory unit='MiB'>64</memory>
-  <vcpu>1</vcpu>
-  <os>
-    <type arch='x86_64' machine='q35'>hvm</type>
-    <kernel>{}</kernel>
-    <cmdline>{cmdline}</cmdline>
-  </os>
-  <devices>
-    <disk type='file' device='disk'>
-      <driver name='qemu' type='raw'/>
-      <source file='{}'/>
-      <target dev='vda' bus='virtio'/>
-    </disk>
-    <rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>
-    <serial type='pty'/>
-  </devices>
-</domain>
-",
-            kernel.display(),
-            self.path("disk.raw").display()
-        );
-        let path = self.path("x.xml");
-        fs::write(&path, xml).expect("a definition");
-        self.ok(&["define", &path.display().to_string()]);
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(program::vm().expect("vm"));
-        command
-            .args(arguments)
-            .env("VM_STORE_ROOT", self.path("store"))
-            .env("VM_VMM", program::vmm().expect("vmm"))
-            .stdin(Stdio::null());
-        command
-    }
-
-    fn vm(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().expect("vm runs")
-    }
-
-    fn ok(&self, arguments: &[&str]) -> String {
-        let output = self.vm(arguments);
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "vm {arguments:?}: {errors}");
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    }
-
-    fn fails(&self, arguments: &[&str]) -> String {
-        let output = self.vm(arguments);
-        assert_eq!(output.status.code(), Some(1), "vm {arguments:?}");
-        String::from_utf8_lossy(&output.stderr).into_owned()
-    }
-
-    /// The guest's process, as the record of its run has it.
-    fn pid(&self, name: &str) -> i32 {
-        let uuid = self.ok(&["-q", "domuuid", name]);
-        let path = self.path(&format!("store/run/vm/{}/run.json", uuid.trim()));
-        let record: serde_json::Value =
-            serde_json::from_slice(&fs::read(path).expect("a record")).expect("JSON");
-        let pid = i32::try_from(record["process"]["pid"].as_i64().expect("a pid"));
-        pid.expect("a pid")
-    }
-
-    /// A handle to that process.
-    fn process(&self, name: &str) -> OwnedFd {
-        let pid = Pid::from_raw(self.pid(name)).expect("a pid");
-        pidfd_open(pid, PidfdFlags::empty()).expect("a process")
-    }
-}
+use std::process::{Command, Stdio};
+use tests::world::World;
+use tests::{program, skip_unless};
 
 /// Whether a process has ended, every thread of it.
 fn has_ended(process: &OwnedFd, patience: Option<&Timespec>) -> bool {
     let mut fds = [PollFd::new(process, PollFlags::IN)];
     poll(&mut fds, patience).expect("a poll") > 0
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        let ids = self.vm(&["list", "--id"]).stdout;
-        for id in String::from_utf8_lossy(&ids).split_whitespace() {
-            self.vm(&["destroy", id]);
-        }
-    }
 }
 
 #[test]

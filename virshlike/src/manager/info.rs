@@ -206,7 +206,7 @@ impl Manager {
                 let live = model::Live {
                     id: guest.record.id,
                     ttys: guest.record.ttys,
-                    ..model::Live::default()
+                    taps: guest.record.taps,
                 };
                 model::live_xml(&document, &model, &live, options.shown)
             }

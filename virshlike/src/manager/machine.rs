@@ -3,17 +3,18 @@
 
 use super::host;
 use crate::error::{Error, Kind, Result};
-use crate::model::{self, Clock, CpuMode, DiskBus, DiskDevice, DiskSource};
+use crate::model::{self, Clock, CpuMode, DiskBus, DiskDevice, DiskSource, InterfaceSource};
 use crate::runtime::chain::{self, Wanted};
 use crate::runtime::files::{self, Access, Descriptors};
-use crate::runtime::kernel;
+use crate::runtime::{kernel, tap};
 use crate::xml::Position;
+use std::collections::BTreeMap;
 use std::path::Path;
 use uuid::Uuid;
 use vmm_api::spec::{
     BlkSpec, BootSpec, CpuModel, CpuSpec, DeviceKind, DeviceSpec, EndActions, HostSpec,
-    MACHINE_NEWEST, MachineSpec, MemoryBacking, MemorySpec, Origin, PciAddress, PvPanicSpec,
-    RngSpec, RootPortSpec, SPEC_VERSION, SerialSpec,
+    MACHINE_NEWEST, MacAddress, MachineSpec, MemoryBacking, MemorySpec, NetSpec, Origin,
+    PciAddress, PvPanicSpec, RngSpec, RootPortSpec, SPEC_VERSION, SerialSpec,
 };
 
 /// A machine whose files are open.
@@ -23,6 +24,8 @@ pub struct Built {
     pub spec: MachineSpec,
     /// Every descriptor that it names.
     pub descriptors: Descriptors,
+    /// Names of the taps, by the alias of the interface.
+    pub taps: BTreeMap<String, String>,
     /// What works and may surprise.
     pub warnings: Vec<String>,
 }
@@ -33,7 +36,6 @@ pub struct Built {
 /// What cannot be had: files, memory, KVM, or a part that this build does not know.
 pub fn build(model: &model::Domain, uuid: Uuid, file: &str, kvm: &Path) -> Result<Built> {
     let place = Place { file };
-    place.refuse_unbuilt(model)?;
     let mut warnings = Vec::new();
     let huge = model.memory.backing.hugepages_kib;
     warnings.extend(host::check_memory(
@@ -43,8 +45,15 @@ pub fn build(model: &model::Domain, uuid: Uuid, file: &str, kvm: &Path) -> Resul
     )?);
     let mut descriptors = Descriptors::default();
     let boot = boot(model, &place, &mut descriptors)?;
-    let devices = devices(model, &place, &mut descriptors)?;
+    let mut devices = devices(model, &place, &mut descriptors)?;
     let kvm = descriptors.keep(host::open_kvm(kvm)?);
+    // Last, for others see a tap come and go.
+    let mut taps = BTreeMap::new();
+    for interface in &model.interfaces {
+        let (device, tap) = self::interface(interface, &place, &mut descriptors)?;
+        taps.insert(device.id.clone(), tap);
+        devices.push(device);
+    }
     let spec = MachineSpec {
         version: SPEC_VERSION,
         name: model.name.clone(),
@@ -75,6 +84,7 @@ pub fn build(model: &model::Domain, uuid: Uuid, file: &str, kvm: &Path) -> Resul
     Ok(Built {
         spec,
         descriptors,
+        taps,
         warnings,
     })
 }
@@ -103,24 +113,6 @@ impl Place<'_> {
             "the definition asks for what this build cannot do",
         )
         .cause(format!("{}:{at}: {why}", self.file))
-    }
-
-    /// Parts that are kept in definitions and whose devices do not exist yet.
-    fn refuse_unbuilt(&self, model: &model::Domain) -> Result<()> {
-        let mut error = Error::new(
-            Kind::Unsupported,
-            "the definition asks for what this build cannot do",
-        );
-        for interface in &model.interfaces {
-            error.causes.push(format!(
-                "{}:{}: network interfaces are not built yet",
-                self.file, interface.at
-            ));
-        }
-        if error.causes.is_empty() {
-            return Ok(());
-        }
-        Err(error.hint(format!("take them out for now: vm edit {}", model.name)))
     }
 }
 
@@ -318,4 +310,44 @@ fn disk(
             ..defaults
         }),
     }))
+}
+
+/// A network card, and the name of its tap.
+fn interface(
+    interface: &model::Interface,
+    place: &Place,
+    descriptors: &mut Descriptors,
+) -> Result<(DeviceSpec, String)> {
+    let bridge = match &interface.source {
+        InterfaceSource::Bridge(name) => Some(name.as_str()),
+        InterfaceSource::Ethernet => None,
+        InterfaceSource::Network(_) | InterfaceSource::User | InterfaceSource::Other(_) => {
+            return Err(place.refuse(interface.at, "only bridges and taps are plugged into"));
+        }
+    };
+    let mac = interface
+        .mac
+        .ok_or_else(|| place.refuse(interface.at, "the card has no MAC address"))?;
+    let plugged = tap::plug(tap::Wanted {
+        name: interface.target.as_deref(),
+        bridge,
+        queues: interface.queues.unwrap_or(1),
+        mac: mac.0,
+        mtu: interface.mtu,
+        made_here: interface.managed || bridge.is_some(),
+    });
+    let plugged = plugged
+        .map_err(|error| error.cause(format!("{}:{}: the interface", place.file, interface.at)))?;
+    let queues = plugged.queues.into_iter();
+    let taps = queues.map(|queue| descriptors.keep(queue)).collect();
+    let device = DeviceSpec {
+        id: interface.alias.clone(),
+        address: needed(interface.address, interface.at, place)?,
+        kind: DeviceKind::VirtioNet(NetSpec {
+            mtu: interface.mtu,
+            link: interface.link_up,
+            ..NetSpec::new(taps, MacAddress(mac.0))
+        }),
+    };
+    Ok((device, plugged.name))
 }

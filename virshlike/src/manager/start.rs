@@ -154,6 +154,7 @@ impl Manager {
             transient,
             pty: None,
             ttys: BTreeMap::new(),
+            taps: std::mem::take(&mut built.taps),
             process: None,
         };
         built.spec.host.start_paused = paused;

@@ -156,6 +156,8 @@ pub struct Interface {
     pub model: String,
     /// `<target dev=...>`
     pub target: Option<String>,
+    /// `<target managed=...>`: whether the tap is ours to make.
+    pub managed: bool,
     /// `<link state=...>`: whether the cable is in.
     pub link_up: bool,
     /// `<mtu size=...>`
@@ -177,7 +179,9 @@ pub enum InterfaceSource {
     Bridge(String),
     /// `type='user'`: NAT in user space.
     User,
-    /// Another type (direct, ethernet, hostdev, ...); kept, refused at start.
+    /// `type='ethernet'`: a tap that somebody else plugs in.
+    Ethernet,
+    /// Another type (direct, hostdev, ...); kept, refused at start.
     Other(String),
 }
 

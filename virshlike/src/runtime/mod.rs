@@ -21,6 +21,7 @@ pub mod kernel;
 pub mod process;
 pub mod record;
 pub mod rundir;
+pub mod tap;
 
 pub use driver::{Launch, Launched, VmDriver};
 pub use files::Descriptors;

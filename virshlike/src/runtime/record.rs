@@ -31,6 +31,9 @@ pub struct RunRecord {
     /// The slave sides of all serial ports' ptys, by alias.
     #[serde(default)]
     pub ttys: BTreeMap<String, String>,
+    /// The names of network cards' taps, by alias.
+    #[serde(default)]
+    pub taps: BTreeMap<String, String>,
     /// The process and its start time, to end one that no longer answers. Never used to find out
     /// whether it lives.
     #[serde(default)]

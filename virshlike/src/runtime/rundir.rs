@@ -288,6 +288,7 @@ mod tests {
             started: 0,
             transient: false,
             pty: None,
+            taps: Default::default(),
             ttys: std::collections::BTreeMap::new(),
             process: None,
         }

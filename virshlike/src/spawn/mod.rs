@@ -1,4 +1,4 @@
-//! Starting a guest's process: the one room of this crate with `unsafe` in it.
+//! Starting a guest's process, locks and taps: the one room of this crate with `unsafe` in it.
 //!
 //! A `vmm` outlives whoever started it. So it gets its own session, ignores the hang-up of the
 //! terminal, and inherits exactly the descriptors that its spec names: everything else that the
@@ -6,8 +6,10 @@
 //! This module must never know what the descriptors are for.
 
 mod lock;
+mod tap;
 
 pub use lock::{byte_is_locked, is_locked, take_lock};
+pub use tap::{Tap, mtu};
 
 use std::ffi::OsString;
 use std::fs::File;

@@ -26,6 +26,7 @@ const GUEST_MODULES: &[&str] = &[
     // The ACPI power button, and the input events by which logind hears of it.
     "button",
     "evdev",
+    "pvpanic-mmio",
 ];
 
 /// Everything that decides what the RAM disks hold.

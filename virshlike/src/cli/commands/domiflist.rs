@@ -39,6 +39,7 @@ impl Verb for Domiflist {
             manager.guest(&domain)?
         };
         let (_, model) = manager.current_definition(&domain, guest.as_ref())?;
+        let taps = guest.map(|guest| guest.record.taps).unwrap_or_default();
         let lines: Vec<Line> = model
             .interfaces
             .into_iter()
@@ -46,11 +47,12 @@ impl Verb for Domiflist {
                 let (kind, source) = match interface.source {
                     InterfaceSource::Network(name) => ("network".to_string(), Some(name)),
                     InterfaceSource::Bridge(name) => ("bridge".to_string(), Some(name)),
+                    InterfaceSource::Ethernet => ("ethernet".to_string(), None),
                     InterfaceSource::User => ("user".to_string(), None),
                     InterfaceSource::Other(kind) => (kind, None),
                 };
                 Line {
-                    interface: interface.target,
+                    interface: taps.get(&interface.alias).cloned().or(interface.target),
                     kind,
                     source,
                     model: interface.model,

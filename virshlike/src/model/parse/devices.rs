@@ -163,6 +163,10 @@ pub(super) fn interface(
             .child("target")
             .and_then(|target| target.value("dev"))
             .map(str::to_string),
+        managed: element
+            .child("target")
+            .and_then(|target| target.value("managed"))
+            != Some("no"),
         link_up: element.child("link").and_then(|link| link.value("state")) != Some("down"),
         mtu,
         queues,
@@ -200,6 +204,7 @@ fn interface_source(element: Element<'_>, findings: &mut Findings<'_>) -> Option
         "network" => InterfaceSource::Network(named("network")?),
         "bridge" => InterfaceSource::Bridge(named("bridge")?),
         "user" => InterfaceSource::User,
+        "ethernet" => InterfaceSource::Ethernet,
         other => InterfaceSource::Other(other.to_string()),
     })
 }

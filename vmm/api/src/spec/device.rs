@@ -268,6 +268,19 @@ pub struct NetSpec {
     pub queue_size: u16,
 }
 
+impl NetSpec {
+    /// A card with its cable in, and defaults.
+    pub fn new(taps: Vec<Fd>, mac: MacAddress) -> Self {
+        Self {
+            taps,
+            mac,
+            mtu: None,
+            link: true,
+            queue_size: queue_size(),
+        }
+    }
+}
+
 fn yes() -> bool {
     true
 }

@@ -7,7 +7,7 @@ use crate::model::schema::row::{
 
 pub(super) const GROUPS: &[Group] = &[INTERFACE, DRIVER, PLUMBING];
 
-const NO_PLUG: &str = "only networks, bridges and user mode are plugged into";
+const NO_PLUG: &str = "only bridges and taps are plugged into";
 const NO_MODEL: &str = "only virtio is built; start with --map-to-virtio or say type='virtio'";
 
 /// NIC models that libvirt and QEMU know on a PC.
@@ -38,14 +38,14 @@ const INTERFACE: Group = Group {
     title: "Network interfaces",
     bases: &["devices"],
     rows: &[
-        kept("interface", Empty, "network interfaces are not built yet").many(),
+        honoured("interface", Empty, "a virtio network card on a tap device").many(),
         honoured(
             "interface@type",
             Words(&[
-                word("network"),
                 word("bridge"),
-                word("user"),
-                kept_word("ethernet", NO_PLUG),
+                word("ethernet"),
+                kept_word("network", "virtual networks are not built yet"),
+                kept_word("user", "networking in user space is not built yet"),
                 kept_word("direct", NO_PLUG),
                 kept_word("hostdev", NO_PLUG),
                 kept_word("internal", NO_PLUG),
@@ -58,7 +58,7 @@ const INTERFACE: Group = Group {
                 kept_word("vds", NO_PLUG),
                 kept_word("null", NO_PLUG),
             ]),
-            "network, bridge or user",
+            "bridge, or ethernet for a tap that is plugged in by others",
         ),
         warned("interface@managed", YesNo, "it is for host devices"),
         warned(
@@ -124,12 +124,12 @@ const DRIVER: Group = Group {
         honoured(
             "driver@name",
             Words(&[
-                word("vhost"),
                 word("qemu"),
+                warned_word("vhost", "frames are carried by the guest's own process"),
                 warned_word("vfio", "it is for host devices"),
                 warned_word("kvm", "it is for host devices"),
             ]),
-            "vhost where the host has it",
+            "frames are carried by the guest's own process",
         ),
         warned(
             "driver@txmode",
