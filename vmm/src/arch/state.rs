@@ -145,6 +145,9 @@ pub struct VcpuState {
     pub events: Option<Events>,
     /// The TSC's frequency in kHz, where the host can tell.
     pub tsc_khz: Option<u32>,
+    /// The vector of an external interrupt that the PIC has given and KVM has not yet taken.
+    #[serde(default)]
+    pub held_interrupt: Option<u8>,
 }
 
 /// Bytes as hexadecimal text.

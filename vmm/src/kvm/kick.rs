@@ -99,7 +99,7 @@ impl Drop for Attached {
     }
 }
 
-fn kick_signal() -> i32 {
+pub(super) fn kick_signal() -> i32 {
     libc::SIGRTMIN()
 }
 

@@ -14,6 +14,7 @@ pub mod interrupts;
 pub mod kick;
 pub mod msrs;
 mod routes;
+mod settle;
 pub mod system;
 pub mod vcpu;
 mod vcpu_state;

@@ -23,6 +23,8 @@ pub struct Vcpu {
     pub(super) capabilities: Capabilities,
     /// An external interrupt that the PIC has given and KVM had no room for.
     pub(super) held: Option<u8>,
+    /// One was given, and the guest may not have run since.
+    pub(super) given: bool,
 }
 
 /// Why a vCPU came back. Data of port and memory accesses must be served before the next run.
@@ -115,6 +117,7 @@ impl Vcpu {
             index,
             capabilities,
             held: None,
+            given: false,
         }
     }
 
@@ -145,6 +148,7 @@ impl Vcpu {
                 }
             },
         };
+        self.given = false;
         let run = self.fd.get_kvm_run();
         Ok(match seen {
             Seen::Port => port_exit(run),
@@ -188,6 +192,7 @@ impl Vcpu {
         self.held = None;
         // SAFETY: a vCPU descriptor and the structure that the call reads.
         if unsafe { ioctl_with_ref(&self.fd, KVM_INTERRUPT(), &interrupt) } == 0 {
+            self.given = true;
             return Ok(());
         }
         let source = io::Error::last_os_error();

@@ -42,7 +42,8 @@ impl Vcpu {
     ///
     /// # Errors
     /// [`KvmError::Call`] with the part that failed.
-    pub fn save(&self, msrs: &[u32]) -> Result<VcpuState, KvmError> {
+    pub fn save(&mut self, msrs: &[u32]) -> Result<VcpuState, KvmError> {
+        self.settle()?;
         let has = self.capabilities;
         let mp_state = self.fd.get_mp_state().map_err(self.failed("mp state"))?;
         let regs = self.fd.get_regs().map_err(self.failed("registers"))?;
@@ -91,6 +92,7 @@ impl Vcpu {
             msrs,
             events,
             tsc_khz,
+            held_interrupt: self.held,
         })
     }
 
@@ -100,7 +102,8 @@ impl Vcpu {
     /// [`KvmError::Call`] with the part that failed.
     pub fn restore(&mut self, state: &VcpuState) -> Result<Vec<u32>, KvmError> {
         let has = self.capabilities;
-        self.held = None;
+        self.held = state.held_interrupt;
+        self.given = false;
         if let Some(khz) = state.tsc_khz.filter(|_| has.tsc_control) {
             self.fd
                 .set_tsc_khz(khz)

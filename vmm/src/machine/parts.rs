@@ -207,7 +207,7 @@ impl Machine {
         (0..)
             .zip(&self.vcpus)
             .map(|(index, _)| {
-                let vcpu = vm.create_vcpu(index)?;
+                let mut vcpu = vm.create_vcpu(index)?;
                 vcpu.set_cpuid(&self.cpuid.for_vcpu(index))?;
                 vcpu.save(&msrs)
             })

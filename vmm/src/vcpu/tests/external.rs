@@ -2,6 +2,7 @@
 //! guest, as a PC without a programmed IOAPIC has them.
 
 use super::*;
+use crate::arch::state::VcpuState;
 use devices::host::{ApicBus, ExtInt, IrqLine, MsiMessage};
 use devices::legacy::{Chipset, ChipsetHost, ChipsetOptions};
 use devices::state::Origin;
@@ -205,4 +206,70 @@ fn a_vector_that_kvm_has_no_room_for_is_held_and_given_later() {
     let_go(&wired);
     let heard = [hear(&wired.machine), hear(&wired.machine)];
     assert_eq!(heard, ["[34]", "[33]"]);
+}
+
+/// Where interrupts are on and nothing happens: halted, or in a loop.
+const RESTS: [&[u8]; 2] = [&[0xf4, 0xeb, 0xfd], &[0xeb, 0xfe]];
+const INTERRUPT_FLAG: u64 = 1 << 9;
+
+/// A guest that takes interrupts, and stands still.
+fn still(rest: &[u8]) -> Option<Wired> {
+    let wired = wired(rest)?;
+    let_go(&wired);
+    let mailbox = wired.machine.vcpu.mailbox();
+    loop {
+        mailbox.park();
+        mailbox.wait_parked();
+        let state = wired.machine.vcpu.call(|vcpu| vcpu.save(&[]));
+        let state = state.expect("the thread lives").expect("a state");
+        if state.registers.rflags & INTERRUPT_FLAG != 0 {
+            return Some(wired);
+        }
+        mailbox.run();
+    }
+}
+
+/// Gives two interrupts, one more than KVM has room for, and saves.
+fn give_two(wired: &Wired) -> VcpuState {
+    let state = wired.machine.vcpu.call(|vcpu| {
+        vcpu.interrupt(0x24).expect("room for one");
+        vcpu.interrupt(0x23).expect("held");
+        vcpu.save(&[]).expect("a state")
+    });
+    let state = state.expect("the thread lives");
+    assert_eq!(state.held_interrupt, Some(0x23));
+    if let Some(events) = &state.events {
+        assert!(events.interrupt_injected && events.interrupt_vector == 0x24);
+    }
+    state
+}
+
+fn both_come_once(wired: &Wired) {
+    wired.machine.vcpu.mailbox().run();
+    let heard = [hear(&wired.machine), hear(&wired.machine)];
+    assert_eq!(heard, ["[34]", "[33]"]);
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    assert!(wired.machine.told.try_recv().is_err(), "nothing twice");
+}
+
+#[test]
+fn interrupts_that_wait_are_not_lost_by_saving() {
+    for rest in RESTS {
+        let Some(wired) = still(rest) else { return };
+        give_two(&wired);
+        both_come_once(&wired);
+    }
+}
+
+#[test]
+fn interrupts_that_wait_come_after_a_restore() {
+    for rest in RESTS {
+        let Some(saved) = still(rest) else { return };
+        let state = give_two(&saved);
+        drop(saved);
+        let Some(wired) = still(rest) else { return };
+        let restored = wired.machine.vcpu.call(move |vcpu| vcpu.restore(&state));
+        restored.expect("the thread lives").expect("restored");
+        both_come_once(&wired);
+    }
 }
