@@ -87,6 +87,11 @@ impl World {
             kernel.display(),
             self.path("disk.raw").display()
         );
+        self.define_xml(&xml);
+    }
+
+    /// Defines what the text says.
+    pub fn define_xml(&self, xml: &str) {
         let path = self.path("x.xml");
         fs::write(&path, xml).expect("a definition");
         self.ok(&["define", &path.display().to_string()]);

@@ -94,8 +94,7 @@ fn two_guests_with_several_queues_get_taps_of_their_own() {
         .replace("disk.raw", "second.raw")
         .replace("</interface>", &format!("</interface>{named}"))
         .replacen("<mac address='52:", "<mac address='56:", 1);
-    std::fs::write(world.path("two.xml"), second).expect("a definition");
-    world.ok(&["define", &world.path("two.xml").display().to_string()]);
+    world.define_xml(&second);
     world.ok(&["start", "two"]);
     let names: Vec<String> = world
         .ok(&["-q", "domiflist", "two"])
