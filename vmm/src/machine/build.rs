@@ -174,6 +174,7 @@ pub fn build(
         still: Mutex::new(Still {
             stands: restored,
             clock: parts.clock,
+            restored,
         }),
     })
 }

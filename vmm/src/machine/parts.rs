@@ -38,6 +38,8 @@ pub(super) struct Still {
     pub(super) stands: bool,
     /// The paravirtual clock when it stopped, in nanoseconds.
     pub(super) clock: Option<u64>,
+    /// Whether the clock is a snapshot's, and goes on from there.
+    pub(super) restored: bool,
 }
 
 impl Machine {
@@ -141,8 +143,9 @@ impl Machine {
         Ok(())
     }
 
-    /// Lets devices and vCPUs go on. The guest's clock goes on from where it stopped, and its
-    /// watchdogs are told of the gap.
+    /// Lets devices and vCPUs go on. The guest's clocks have run on meanwhile, so its time of day is
+    /// right, and its watchdogs are told of the gap. Only the paravirtual clock of a snapshot goes on
+    /// from where it stopped, since it belongs to another host.
     ///
     /// # Errors
     /// When the clock cannot be set; the machine then still stands.
@@ -151,7 +154,7 @@ impl Machine {
         if !still.stands {
             return Ok(());
         }
-        if let Some(clock) = still.clock {
+        if let Some(clock) = still.clock.filter(|_| still.restored) {
             self.vm
                 .set_clock(clock)
                 .map_err(|error| error.to_string())?;
@@ -164,6 +167,7 @@ impl Machine {
                 .map_err(|error| error.to_string())?;
         }
         still.stands = false;
+        still.restored = false;
         for vcpu in &self.vcpus {
             vcpu.mailbox().run();
         }
