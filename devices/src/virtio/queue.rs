@@ -278,6 +278,11 @@ impl Virtqueue {
         })
     }
 
+    /// Whether its ring was found malformed.
+    pub fn is_broken(&self) -> bool {
+        self.lock().phase == Phase::Broken
+    }
+
     /// Declares the ring malformed, once.
     fn fail(&self, error: &QueueError) {
         {

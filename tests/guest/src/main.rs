@@ -16,6 +16,7 @@
 //! | `blk` | every request kind on the `disk=`-th disk, data verified | `disk`, `irq=1` |
 //! | `blkread` | reads the whole disk and prints a checksum | `disk` |
 //! | `rng` | reads random bytes | |
+//! | `hostile` | what no driver should do, to disk and rng | `seed`, `rounds` |
 //! | `ioloop` | disk, rng and serial at once, every answer counted | `disk`, `count`, `depth` |
 #![no_std]
 #![no_main]
@@ -23,6 +24,7 @@
 mod block;
 mod boot;
 mod entry;
+mod hostile;
 mod ioloop;
 mod memory;
 mod pci;
@@ -47,6 +49,7 @@ extern "C" fn user_main(start_info: u64) -> ! {
         "blk" => block::test(&boot),
         "blkread" => block::checksum(&boot),
         "rng" => simple::rng(),
+        "hostile" => hostile::test(&boot),
         "ioloop" => ioloop::test(&boot),
         other => panic!("no test is called {other}"),
     }

@@ -14,6 +14,8 @@ const MODERN: u16 = 0x1040;
 const CAP_VENDOR: u8 = 0x09;
 const CAP_MSIX: u8 = 0x11;
 const VERSION_1: u64 = 1 << 32;
+/// Descriptors may be in tables of their own.
+pub const INDIRECT_FEATURE: u64 = 1 << 28;
 
 const ACKNOWLEDGE: u8 = 1;
 const DRIVER: u8 = 2;
@@ -94,6 +96,12 @@ impl Device {
 
     /// Resets the device and agrees on `wanted` features; those in `needed` must be there.
     pub fn start(mut self, wanted: u64, needed: u64) -> Self {
+        self.restart(wanted, needed);
+        self
+    }
+
+    /// As [`Device::start`], again.
+    pub fn restart(&mut self, wanted: u64, needed: u64) {
         self.set_status(0);
         memory::wait_for("the reset", || (self.status() == 0).then_some(()));
         self.set_status(ACKNOWLEDGE | DRIVER);
@@ -117,7 +125,6 @@ impl Device {
             self.status() & FEATURES_OK != 0,
             "the device refuses the features"
         );
-        self
     }
 
     /// Sets up queue `index` and lets the device run. `vector` is an entry of its MSI-X table.
@@ -136,28 +143,96 @@ impl Device {
             let set: u16 = load(self.common + 0x1a);
             assert!(set != NO_VECTOR, "the device refuses MSI-X vector {vector}");
         }
-        let offset: u16 = load(self.common + 0x1e);
+        let rings = [
+            memory::take(16 * u64::from(size)),
+            memory::take(6 + 2 * u64::from(size)),
+            memory::take(6 + 8 * u64::from(size)),
+        ];
+        let [descriptors, available, used] = rings;
         let queue = Queue {
             size,
-            descriptors: memory::take(16 * u64::from(size)),
-            available: memory::take(6 + 2 * u64::from(size)),
-            used: memory::take(6 + 8 * u64::from(size)),
-            doorbell: self.notify + u64::from(offset) * u64::from(self.multiplier),
+            descriptors,
+            available,
+            used,
+            doorbell: self.doorbell(index),
             index,
             made: 0,
             taken: 0,
         };
-        for (register, address) in [
-            (0x20, queue.descriptors),
-            (0x28, queue.available),
-            (0x30, queue.used),
-        ] {
+        self.enable_queue(index, size, rings);
+        queue
+    }
+
+    /// Gives queue `index` its size and its descriptor, available and used rings, and lets the device
+    /// run.
+    pub fn enable_queue(&self, index: u16, size: u16, rings: [u64; 3]) {
+        store(self.common + 0x16, index);
+        store(self.common + 0x18, size);
+        for (register, address) in [0x20, 0x28, 0x30].into_iter().zip(rings) {
             store(self.common + register, address as u32);
             store(self.common + register + 4, (address >> 32) as u32);
         }
         store(self.common + 0x1c, 1u16);
         self.set_status(self.status() | DRIVER_OK);
-        queue
+    }
+
+    fn doorbell(&self, index: u16) -> u64 {
+        store(self.common + 0x16, index);
+        let offset: u16 = load(self.common + 0x1e);
+        self.notify + u64::from(offset) * u64::from(self.multiplier)
+    }
+
+    /// Tells the device of queue `index`, whatever it is.
+    pub fn ring_doorbell(&self, index: u16) {
+        self.ring_doorbell_of(index, index);
+    }
+
+    /// Writes `index` to the doorbell of another queue.
+    pub fn ring_doorbell_of(&self, doorbell: u16, index: u16) {
+        let place = match doorbell {
+            // There are no more than these behind a BAR.
+            0..8 => self.doorbell(doorbell),
+            _ => self.notify,
+        };
+        store(place, index);
+    }
+
+    /// Writes any value to a register of the common configuration.
+    pub fn register<T: Copy>(&self, at: u64, value: T) {
+        store(self.common + at, value);
+    }
+
+    /// The first 256 bytes of configuration space.
+    pub fn configuration(&self) -> [u32; 64] {
+        let mut words = [0; 64];
+        for (at, word) in (0..).step_by(4).zip(&mut words) {
+            *word = self.function.read(at);
+        }
+        words
+    }
+
+    /// Writes a word of configuration space.
+    pub fn configure(&self, at: u16, value: u32) {
+        self.function.write(at, value);
+    }
+
+    /// Puts back what [`Device::configuration`] has read.
+    pub fn set_configuration(&self, words: &[u32; 64]) {
+        for (at, word) in (0..).step_by(4).zip(words) {
+            self.function.write(at, *word);
+        }
+    }
+
+    /// Writes an entry of the MSI-X table: any address, any data, any mask.
+    pub fn write_vector(&self, entry: u64, value: u64) {
+        let Some(cap) = self.function.capabilities(CAP_MSIX).next() else {
+            return;
+        };
+        let table: u32 = self.function.read(cap + 4);
+        let base = self.function.bar((table & 7) as u8) + u64::from(table & !7) + 16 * entry;
+        store(base, value as u32);
+        store(base + 8, (value >> 32) as u32);
+        store(base + 12, (value >> 40) as u32 & 1);
     }
 
     /// Points an entry of the MSI-X table at the counted interrupt of this processor.

@@ -344,9 +344,11 @@ impl State<'_> {
         } else {
             Role::Viewer
         };
-        let history = &self.shared.history;
-        viewer.admit(role, &lock(history));
-        viewer.follow(history)
+        viewer.admit(role, &lock(&self.shared.history));
+        // Before the answer, so that whoever has it is counted.
+        self.update_followed();
+        let viewer = self.viewers.get_mut(index);
+        viewer.map_or(Progress::Fine, |viewer| viewer.follow(&self.shared.history))
     }
 
     /// Hands input over, and takes what the writer sent together with its line: no event tells of

@@ -442,7 +442,11 @@ impl QueueOwner for Owner {
     fn broken(&self, queue: u16, reason: &QueueError) {
         if let Some(core) = self.0.upgrade() {
             let mut inner = core.lock();
-            core.needs_reset(&mut inner, queue, reason);
+            // The driver may have reset the device meanwhile: its new queue has done nothing.
+            let live = inner.live.get(usize::from(queue));
+            if live.is_some_and(|live| live.as_ref().is_some_and(|live| live.queue.is_broken())) {
+                core.needs_reset(&mut inner, queue, reason);
+            }
         }
     }
 
