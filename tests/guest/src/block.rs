@@ -98,9 +98,9 @@ impl Disk {
         self.queue.submit(slot, &[head, data, status]);
     }
 
-    /// Tells the device.
-    pub fn kick(&self) {
-        self.queue.kick();
+    /// Tells the device; whether it wanted to be told.
+    pub fn kick(&mut self) -> bool {
+        self.queue.kick()
     }
 
     /// A finished request and its status.
@@ -111,7 +111,7 @@ impl Disk {
 
     /// Sends what was queued as request 0 and waits for its status.
     fn finish(&mut self) -> u8 {
-        self.kick();
+        let _told = self.kick();
         let (slot, status) = memory::wait_for("the disk", || self.done());
         assert!(slot == 0, "an answer to request {slot}, which was not sent");
         assert!(

@@ -112,7 +112,7 @@ impl Entropy {
     fn turn(&mut self) {
         if !self.waiting {
             self.queue.submit(0, &[Part::from_device(self.buffer, 64)]);
-            self.queue.kick();
+            let _told = self.queue.kick();
             self.waiting = true;
         } else if let Some((request, length)) = self.queue.done() {
             assert!(
@@ -142,12 +142,12 @@ pub fn test(boot: &Boot) {
     for slot in 0..depth {
         work.write(slot, 1);
     }
-    work.disk.kick();
+    let _told = work.disk.kick();
     let mut next_line = 0;
     while work.under_way() {
         let (slot, status) = memory::wait_for("the disk", || work.disk.done());
         work.answer(slot, status, limit_now);
-        work.disk.kick();
+        let _told = work.disk.kick();
         if let Some(entropy) = &mut entropy {
             entropy.turn();
         }

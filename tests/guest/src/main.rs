@@ -16,11 +16,13 @@
 //! | `blk` | every request kind on the `disk=`-th disk, data verified | `disk`, `irq=1` |
 //! | `blkread` | reads the whole disk and prints a checksum | `disk` |
 //! | `rng` | reads random bytes | |
+//! | `blkbench` | so many transfers, for a benchmark | `disk`, `count`, `depth`, `bytes`, `random`, `write` |
 //! | `hostile` | what no driver should do, to disk and rng | `seed`, `rounds` |
 //! | `ioloop` | disk, rng and serial at once, every answer counted | `disk`, `count`, `depth` |
 #![no_std]
 #![no_main]
 
+mod bench;
 mod block;
 mod boot;
 mod entry;
@@ -38,6 +40,7 @@ use boot::Boot;
 #[unsafe(no_mangle)]
 extern "C" fn user_main(start_info: u64) -> ! {
     let boot = Boot::read(start_info);
+    pci::locate(&boot);
     match boot.option("test").unwrap_or("hello") {
         "hello" => simple::hello(),
         "idle" => simple::idle(),
@@ -47,6 +50,7 @@ extern "C" fn user_main(start_info: u64) -> ! {
         "dirty" => simple::dirty(&boot),
         "pci" => pci::list(),
         "blk" => block::test(&boot),
+        "blkbench" => bench::disk(&boot),
         "blkread" => block::checksum(&boot),
         "rng" => simple::rng(),
         "hostile" => hostile::test(&boot),

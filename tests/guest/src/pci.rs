@@ -1,15 +1,23 @@
 //! PCI configuration through ECAM (PCIe base specification, 7.2.2), and as much set-up as a guest
 //! without firmware must do itself: bus numbers behind bridges, and addresses for BARs.
 
+use crate::boot::Boot;
 use crate::memory::{load, map, store};
 use crate::say;
+use core::sync::atomic::{AtomicU64, Ordering};
 
-/// Where the machine has its configuration space.
-const ECAM: u64 = 0xb000_0000;
+/// Where the machine has its configuration space, unless `ecam=` says otherwise.
+const USUAL_ECAM: u64 = 0xb000_0000;
+static ECAM: AtomicU64 = AtomicU64::new(USUAL_ECAM);
 /// BARs without an address get one from here upwards; a bridge gets a piece of it as its window.
 const WINDOW: u64 = 0xd000_0000;
 const BRIDGE_WINDOW: u64 = 2 << 20;
 const COMMAND_MEMORY_AND_MASTER: u16 = 0x6;
+
+/// Takes the place of the configuration space from the command line.
+pub fn locate(boot: &Boot) {
+    ECAM.store(boot.number("ecam", USUAL_ECAM), Ordering::Relaxed);
+}
 
 /// One function, by the address of its configuration space.
 #[derive(Clone, Copy)]
@@ -24,7 +32,7 @@ impl Function {
     fn at(bus: u8, slot: u8, number: u8) -> Option<Self> {
         let place = (u64::from(bus) << 20) | (u64::from(slot) << 15) | (u64::from(number) << 12);
         let function = Self {
-            config: ECAM + place,
+            config: ECAM.load(Ordering::Relaxed) + place,
             bus,
             slot,
             number,

@@ -98,7 +98,7 @@ pub fn rng() {
     let mut seen = [false; 256];
     for _ in 0..4 {
         queue.submit(0, &[Part::from_device(buffer, 4096)]);
-        queue.kick();
+        let _told = queue.kick();
         let (_, length) = memory::wait_for("random bytes", || queue.done());
         assert!(length > 0 && length <= 4096, "{length} bytes for 4096");
         for at in 0..u64::from(length) {

@@ -157,6 +157,7 @@ impl Device {
             doorbell: self.doorbell(index),
             index,
             made: 0,
+            told: 0,
             taken: 0,
         };
         self.enable_queue(index, size, rings);
@@ -304,6 +305,8 @@ pub struct Queue {
     doorbell: u64,
     index: u16,
     made: u16,
+    /// What the device was told of.
+    told: u16,
     taken: u16,
 }
 
@@ -332,12 +335,15 @@ impl Queue {
         store(self.available + 2, self.made);
     }
 
-    /// Tells the device, unless it asked not to be told.
-    pub fn kick(&self) {
+    /// Tells the device, unless it asked not to be told or knows of everything.
+    pub fn kick(&mut self) -> bool {
         fence(Ordering::SeqCst);
-        if load::<u16>(self.used) & 1 == 0 {
+        let wanted = self.told != self.made && load::<u16>(self.used) & 1 == 0;
+        if wanted {
             store(self.doorbell, self.index);
+            self.told = self.made;
         }
+        wanted
     }
 
     /// A finished request and the number of bytes that the device wrote.

@@ -7,10 +7,12 @@
 //! |---|---|
 //! | `start` | exec to the first byte of the guest, and to the end of the process |
 //! | `footprint` | memory of the process beside the guest's RAM |
+//! | `blk` | transfers of a disk: per second, and what one costs |
 //! | `boot` | exec to the first program of a stock kernel, inside the lab |
 //! | `peers` | how the VMMs are started |
 //! | `stats` | medians and the table |
 
+mod blk;
 mod boot;
 mod footprint;
 mod peers;
@@ -36,6 +38,8 @@ enum Name {
     Start(Common),
     /// Private memory of the process without guest RAM, and the share of the tenth guest
     Footprint(Common),
+    /// Transfers of a disk: 4 KiB random and 128 KiB sequential, one and 32 at a time, raw and qcow2
+    Blk(blk::BlkArgs),
     /// In the lab: exec of the VMM to init of a stock Debian kernel with PCI, ACPI and one disk
     Boot(Common),
 }
@@ -66,6 +70,7 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
     match &args.name {
         Name::Start(common) => start::run(common)?,
         Name::Footprint(common) => footprint::run(common)?,
+        Name::Blk(args) => blk::run(args)?,
         Name::Boot(common) => return boot::run(common),
     }
     Ok(ExitCode::SUCCESS)

@@ -75,6 +75,7 @@ pub fn measure_here(common: &Common) -> Result<ExitCode> {
         disk: Some(disk),
         cmdline: CMDLINE.into(),
         memory: 128,
+        ..Guest::default()
     };
     let qemu = if common.no_qemu {
         Vec::new()
