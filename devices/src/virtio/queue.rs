@@ -24,7 +24,7 @@ pub use element::Element;
 use super::chain::{ChainError, Table};
 use crate::backend::eventfd;
 use crate::memory::{GuestMemory, GuestMemoryHandle};
-use images::exec::read_eventfd;
+use images::exec::{Watch, Watched, read_eventfd};
 use ring::{Core, Phase};
 use std::collections::VecDeque;
 use std::io;
@@ -134,6 +134,20 @@ impl std::fmt::Debug for Virtqueue {
             .field("index", &self.index)
             .field("table", &self.table)
             .finish_non_exhaustive()
+    }
+}
+
+impl Watched for Virtqueue {
+    fn is_ready(&self) -> bool {
+        self.lock().is_ready(&self.memory.memory())
+    }
+
+    fn arm(&self) -> bool {
+        self.has_next()
+    }
+
+    fn bell(&self) -> BorrowedFd<'_> {
+        self.kick_fd()
     }
 }
 
@@ -254,6 +268,27 @@ impl Virtqueue {
             Err(error) => {
                 self.fail(&error);
                 None
+            }
+        }
+    }
+
+    /// As [`Virtqueue::next`], but when there is none now, [`Virtqueue::wait`] sees when there is.
+    pub fn next_now(self: &Arc<Self>) -> Option<Element> {
+        let ready = self.lock().is_ready(&self.memory.memory());
+        if ready { self.next() } else { None }
+    }
+
+    /// Waits for something to take, by looking for a while and then by the doorbell; false when the
+    /// queue was stopped and its worker shall forget it. `watch` is of this queue.
+    pub async fn wait(&self, watch: &mut Watch) -> bool {
+        if self.lock().phase == Phase::Stopped {
+            return false;
+        }
+        match watch.ready().await {
+            Ok(()) => self.lock().phase != Phase::Stopped,
+            Err(error) => {
+                tracing::error!(%error, queue = self.index, "waiting for a doorbell");
+                false
             }
         }
     }

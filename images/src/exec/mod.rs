@@ -19,6 +19,7 @@
 //! ```
 //!
 //! Wakers may be used from any thread: a foreign wake is queued and rings the executor's eventfd.
+mod busy;
 mod op;
 mod ring;
 mod task;
@@ -32,8 +33,9 @@ use std::os::fd::BorrowedFd;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+pub use busy::{Watch, Watched};
 pub(crate) use op::{Op, OpKind, Pieces};
 use op::{OpFuture, OpTable};
 use ring::Ring;
@@ -58,6 +60,16 @@ enum Driver {
     Threads(Pool),
 }
 
+impl Driver {
+    /// Whether a completion is there to be taken. Threads tell by a wake.
+    fn has_news(&mut self) -> bool {
+        match self {
+            Driver::Ring(ring) => ring.has_news(),
+            Driver::Threads(_) => false,
+        }
+    }
+}
+
 /// A finished operation: its key in the table, and the result as the kernel gives it
 /// (a count, or a negative errno).
 type Completion = (usize, i32);
@@ -70,6 +82,7 @@ pub(crate) struct Inner {
     driver: RefCell<Driver>,
     timers: RefCell<timer::Timers>,
     completions: RefCell<Vec<Completion>>,
+    busy: RefCell<busy::Busy>,
     engine: Engine,
 }
 
@@ -122,6 +135,7 @@ impl Executor {
             driver: RefCell::new(driver),
             timers: RefCell::default(),
             completions: RefCell::default(),
+            busy: RefCell::default(),
             engine,
         });
         Ok(Executor { inner })
@@ -209,9 +223,14 @@ impl Inner {
     /// Submits, collects completions and fires timers; sleeps when nothing is ready.
     fn turn(&self) {
         self.timers.borrow_mut().fire();
-        let sleep = self.remote.prepare_sleep();
+        let waited = Instant::now();
+        let idle = self.remote.prepare_sleep();
+        let sleep = idle && self.may_sleep();
         self.reap(sleep);
         self.remote.awake();
+        if idle {
+            self.busy.borrow_mut().waited(waited.elapsed());
+        }
         self.timers.borrow_mut().fire();
     }
 

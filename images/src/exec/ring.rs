@@ -118,6 +118,11 @@ impl Ring {
         self.collect(done);
     }
 
+    /// Whether completions are there, or will be after a word with the kernel.
+    pub(super) fn has_news(&mut self) -> bool {
+        !self.ring.completion().is_empty() || self.ring.submission().taskrun()
+    }
+
     fn fill(&mut self) {
         while let Some(entry) = self.backlog.pop_front() {
             // SAFETY: the entry points to iovecs, memory and descriptors of the operation table,

@@ -111,6 +111,11 @@ impl Remote {
         !self.has_woken.load(Ordering::SeqCst)
     }
 
+    /// Whether another thread has woken a task.
+    pub(super) fn has_woken(&self) -> bool {
+        self.has_woken.load(Ordering::SeqCst)
+    }
+
     /// From here on a completion or a wake on another thread rings the eventfd.
     pub(super) fn sleeping(&self) {
         self.sleeping.store(true, Ordering::SeqCst);

@@ -8,7 +8,7 @@ use crate::host::MachineRequests;
 use crate::virtio::queue::{Element, Virtqueue};
 use images::Image;
 use images::error::Result;
-use images::exec::spawn_local;
+use images::exec::{Watch, Watched, spawn_local};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -53,14 +53,15 @@ impl Answer {
 
 /// Serves one queue until it is stopped. Each request is a task of its own.
 pub(super) async fn serve(queue: Arc<Virtqueue>, disk: Arc<Disk>, features: u64) {
+    let mut watch = Watch::new(Arc::clone(&queue) as Arc<dyn Watched>);
     loop {
-        while let Some(element) = queue.next() {
+        while let Some(element) = queue.next_now() {
             let task = handle(element, Arc::clone(&disk), features);
             if let Err(error) = spawn_local(task) {
                 tracing::error!(id = disk.id, %error, "a request was parked");
             }
         }
-        if !queue.kicked().await {
+        if !queue.wait(&mut watch).await {
             return;
         }
     }

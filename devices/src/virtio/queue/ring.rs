@@ -57,6 +57,17 @@ impl Core {
         Ok(Some((chain, due.is_some())))
     }
 
+    /// Whether there is something to take, without a word to the driver. A ring that cannot be read
+    /// counts as something: taking from it says what is wrong.
+    pub(super) fn is_ready(&self, memory: &GuestMemory) -> bool {
+        self.phase == Phase::Running
+            && (!self.due.is_empty()
+                || self
+                    .queue
+                    .avail_idx(memory, Ordering::Acquire)
+                    .map_or(true, |index| index.0 != self.queue.next_avail()))
+    }
+
     /// Whether the driver offers anything. Before it answers no it asks for the doorbell and looks
     /// again, so that nothing is missed.
     pub(super) fn offered(&mut self, memory: &GuestMemory) -> Result<bool, QueueError> {

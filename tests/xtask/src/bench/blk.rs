@@ -49,10 +49,10 @@ struct Cell {
 
 impl Cell {
     fn all(times: u64) -> Vec<Self> {
-        let kinds = [(4096, true, 1, 4000), (4096, true, 32, 40_000)];
+        let kinds = [(4096, true, 1, 10_000), (4096, true, 32, 100_000)];
         let kinds = kinds
             .into_iter()
-            .chain([(131_072, false, 1, 2000), (131_072, false, 32, 4000)]);
+            .chain([(131_072, false, 1, 8000), (131_072, false, 32, 40_000)]);
         let kinds: Vec<_> = kinds.collect();
         let cells = [false, true].into_iter().flat_map(|qcow2| {
             kinds
@@ -177,7 +177,7 @@ fn cpu_of(pid: u32) -> f64 {
     let tasks = fs::read_dir(format!("/proc/{pid}/task"));
     let ticks = tasks.into_iter().flatten().flatten().filter_map(|task| {
         let name = fs::read_to_string(task.path().join("comm")).ok()?;
-        if name.starts_with("vcpu-") || name.starts_with("CPU ") {
+        if name.starts_with("vcpu") || name.starts_with("CPU ") {
             return None;
         }
         let stat = fs::read_to_string(task.path().join("stat")).ok()?;
