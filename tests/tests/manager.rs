@@ -76,6 +76,10 @@ fn define_start_console_destroy() {
     );
     typed.write_all(b"\x1d").expect("typing");
     assert!(console.wait().expect("the console ends").success());
+    let vcpus = world.ok(&["vcpuinfo", "echo", "--pretty"]);
+    for fact in ["VCPU:           0", "State:          running", "(out of "] {
+        assert!(vcpus.contains(fact), "{fact}: {vcpus}");
+    }
     let process = world.process("echo");
     world.ok(&["suspend", "echo"]);
     assert_eq!(

@@ -59,6 +59,10 @@ fn a_card_is_plugged_into_its_bridge_and_its_tap_goes_with_the_guest() {
     }
     let bridge = world.run("ip -o link show br7");
     assert!(bridge.contains("mtu 9000"), "{bridge}");
+    let counted = world.ok(&["domifstat", "web", MAC]);
+    assert!(counted.contains(&format!("{MAC} rx_bytes ")), "{counted}");
+    let errors = world.fails(&["domifstat", "web", "vnet9"]);
+    assert!(errors.contains("it has vnet0"), "{errors}");
     world.ok(&["destroy", "web"]);
     assert!(!links(&world).contains("vnet"), "{}", links(&world));
 

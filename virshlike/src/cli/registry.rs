@@ -107,6 +107,7 @@ pub const ENTRIES: &[Entry] = &[
     Entry::of::<verb::domblkstat::Domblkstat>(),
     Entry::of::<verb::domid::Domid>(),
     Entry::of::<verb::domiflist::Domiflist>(),
+    Entry::of::<verb::domifstat::Domifstat>(),
     Entry::of::<verb::dominfo::Dominfo>(),
     Entry::of::<verb::domname::Domname>(),
     Entry::of::<verb::domrename::Domrename>(),
@@ -133,6 +134,7 @@ pub const ENTRIES: &[Entry] = &[
     Entry::of::<verb::undefine::Undefine>(),
     Entry::of::<verb::uri::Uri>(),
     Entry::of::<verb::vcpucount::Vcpucount>(),
+    Entry::of::<verb::vcpuinfo::Vcpuinfo>(),
     Entry::of::<verb::version::Version>(),
 ];
 

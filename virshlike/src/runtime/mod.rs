@@ -22,6 +22,7 @@ pub mod process;
 pub mod record;
 pub mod rundir;
 pub mod tap;
+pub mod threads;
 
 pub use driver::{Launch, Launched, VmDriver};
 pub use files::Descriptors;
