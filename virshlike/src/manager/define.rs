@@ -155,6 +155,16 @@ impl Manager {
         let _domain = self.store.lock_domain(domain.uuid, &domain.name)?;
         let writer = self.store.writer()?;
         self.still_defined(domain)?;
+        self.remove_definition(domain, writer, "")
+    }
+
+    /// The last step of every undefine, with the domain's lock held.
+    pub(super) fn remove_definition(
+        &self,
+        domain: &Domain,
+        writer: Writer<'_>,
+        detail: &str,
+    ) -> Result<()> {
         writer.remove(&domain.name)?;
         drop(writer);
         let dir = self.run_dir(domain.uuid);
@@ -163,11 +173,11 @@ impl Manager {
         } else {
             dir.remove()?;
         }
-        self.note(domain.uuid, "undefine", &domain.name, "");
+        self.note(domain.uuid, "undefine", &domain.name, detail);
         Ok(())
     }
 
-    fn still_defined(&self, domain: &Domain) -> Result<()> {
+    pub(super) fn still_defined(&self, domain: &Domain) -> Result<()> {
         match self.store.read(&domain.name)? {
             Some(found) if found.uuid == domain.uuid => Ok(()),
             _ if self.guest(domain)?.is_some() => {
