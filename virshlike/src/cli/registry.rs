@@ -102,6 +102,7 @@ pub const ENTRIES: &[Entry] = &[
     Entry::of::<verb::define::Define>(),
     Entry::of::<verb::desc::Desc>(),
     Entry::of::<verb::destroy::Destroy>(),
+    Entry::of::<verb::diff::Diff>(),
     Entry::of::<verb::domblkinfo::Domblkinfo>(),
     Entry::of::<verb::domblklist::Domblklist>(),
     Entry::of::<verb::domblkstat::Domblkstat>(),

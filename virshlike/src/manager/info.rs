@@ -215,6 +215,18 @@ impl Manager {
         text.map_err(|found| mistakes(&found))
     }
 
+    /// The definition that a running domain was started with, as [`Manager::dump`] shows the one on
+    /// disk.
+    ///
+    /// # Errors
+    /// It is not running.
+    pub fn dump_running(&self, domain: &Domain) -> Result<String> {
+        let guest = self.running(domain)?;
+        let (document, _) = self.current_definition(domain, Some(&guest))?;
+        model::inactive_xml(&document, model::DumpOptions::default())
+            .map_err(|found| mistakes(&found))
+    }
+
     /// A domain's title, if its definition can be read and has one.
     pub fn title(&self, domain: &Domain) -> Option<String> {
         let guest = self.guest(domain).ok()?;

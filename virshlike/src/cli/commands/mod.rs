@@ -8,6 +8,7 @@ pub mod create;
 pub mod define;
 pub mod desc;
 pub mod destroy;
+pub mod diff;
 pub mod domblkinfo;
 pub mod domblklist;
 pub mod domblkstat;
