@@ -59,6 +59,20 @@ fn a_card_is_plugged_into_its_bridge_and_its_tap_goes_with_the_guest() {
     }
     let bridge = world.run("ip -o link show br7");
     assert!(bridge.contains("mtu 9000"), "{bridge}");
+    let figures = world.ok(&["domstats", "web"]);
+    for figure in [
+        "state.state=1",
+        "vcpu.0.time=",
+        "net.0.name=vnet0",
+        "net.0.rx.bytes=",
+        "block.0.rd.reqs=",
+        "block.0.capacity=16777216",
+    ] {
+        assert!(
+            figures.contains(&format!("  {figure}")),
+            "{figure}: {figures}"
+        );
+    }
     let counted = world.ok(&["domifstat", "web", MAC]);
     assert!(counted.contains(&format!("{MAC} rx_bytes ")), "{counted}");
     let errors = world.fails(&["domifstat", "web", "vnet9"]);

@@ -113,6 +113,7 @@ pub const ENTRIES: &[Entry] = &[
     Entry::of::<verb::domname::Domname>(),
     Entry::of::<verb::domrename::Domrename>(),
     Entry::of::<verb::domstate::Domstate>(),
+    Entry::of::<verb::domstats::Domstats>(),
     Entry::of::<verb::domuuid::Domuuid>(),
     Entry::of::<verb::dumpxml::Dumpxml>(),
     Entry::of::<verb::edit::Edit>(),

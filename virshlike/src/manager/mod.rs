@@ -19,6 +19,7 @@ pub mod host;
 pub mod info;
 pub mod machine;
 pub mod start;
+pub mod stats;
 pub mod storage;
 
 pub use find::{Domain, Summary};

@@ -19,6 +19,7 @@ pub mod dominfo;
 pub mod domname;
 pub mod domrename;
 pub mod domstate;
+pub mod domstats;
 pub mod domuuid;
 pub mod dumpxml;
 pub mod edit;

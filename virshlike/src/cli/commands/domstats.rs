@@ -1,0 +1,122 @@
+//! `vm domstats`
+
+use crate::cli::{Context, Group, Verb};
+use crate::error::Result;
+use crate::manager::stats::{Figures, Groups};
+use crate::manager::{Domain, State};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+/// Print the figures of domains: of all, or of those that are named
+#[derive(Debug, clap::Args)]
+#[allow(clippy::struct_excessive_bools)]
+pub struct Domstats {
+    /// Domains: names, ids or UUIDs
+    domains: Vec<String>,
+    /// What it is doing, and why
+    #[arg(long)]
+    state: bool,
+    /// CPU time of its process
+    #[arg(long)]
+    cpu_total: bool,
+    /// Memory
+    #[arg(long)]
+    balloon: bool,
+    /// vCPUs
+    #[arg(long)]
+    vcpu: bool,
+    /// Network interfaces
+    #[arg(long)]
+    interface: bool,
+    /// Disks
+    #[arg(long)]
+    block: bool,
+    /// Only running ones, when none is named
+    #[arg(long, conflicts_with = "list_inactive")]
+    list_active: bool,
+    /// Only those that are not running, when none is named
+    #[arg(long)]
+    list_inactive: bool,
+    /// Accepted for virsh's sake: figures are never dressed up
+    #[arg(long)]
+    raw: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Answer {
+    domain: String,
+    stats: Map<String, Value>,
+}
+
+impl Verb for Domstats {
+    const NAME: &'static str = "domstats";
+    const GROUP: Group = Group::Monitoring;
+
+    fn run(self, context: &Context) -> Result<()> {
+        let manager = context.manager()?;
+        let mut answers: Vec<(String, Figures)> = Vec::new();
+        for domain in self.wanted(context)? {
+            let figures = manager.figures(&domain, self.groups());
+            let figures = figures.map_err(|error| {
+                error.context(format!("failed to get the figures of '{}'", domain.name))
+            })?;
+            answers.push((domain.name, figures));
+        }
+        if context.ui.is_json() {
+            let answers: Vec<Answer> = answers
+                .into_iter()
+                .map(|(domain, figures)| Answer {
+                    domain,
+                    stats: figures.into_iter().collect(),
+                })
+                .collect();
+            return context.ui.json(&answers);
+        }
+        for (at, (name, figures)) in answers.iter().enumerate() {
+            if at > 0 {
+                context.ui.line("")?;
+            }
+            context.ui.line(format!("Domain: '{name}'"))?;
+            for (name, value) in figures {
+                match value {
+                    Value::String(text) => context.ui.line(format!("  {name}={text}"))?,
+                    other => context.ui.line(format!("  {name}={other}"))?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Domstats {
+    fn groups(&self) -> Groups {
+        let groups = Groups {
+            state: self.state,
+            cpu: self.cpu_total,
+            balloon: self.balloon,
+            vcpu: self.vcpu,
+            interface: self.interface,
+            block: self.block,
+        };
+        if groups == Groups::default() {
+            return Groups::ALL;
+        }
+        groups
+    }
+
+    fn wanted(&self, context: &Context) -> Result<Vec<Domain>> {
+        if !self.domains.is_empty() {
+            return self
+                .domains
+                .iter()
+                .map(|name| context.domain(name))
+                .collect();
+        }
+        let manager = context.manager()?;
+        let list = manager.list()?.into_iter().filter(|summary| {
+            let active = summary.state != State::ShutOff;
+            !(self.list_active && !active || self.list_inactive && active)
+        });
+        list.map(|summary| manager.find(&summary.name)).collect()
+    }
+}
