@@ -22,7 +22,18 @@ use crate::lab::{self, Options, Place, Run};
 use crate::{check, packages, project};
 
 /// What the tests use of this machine.
-const PACKAGES: &[&str] = &["mmdebstrap", "e2fsprogs", "qemu-utils", "libxml2-utils"];
+const PACKAGES: &[&str] = &[
+    "mmdebstrap",
+    "e2fsprogs",
+    "qemu-utils",
+    "libxml2-utils",
+    // A second opinion on ACPI tables and on domain XML.
+    "acpica-tools",
+    "libvirt-clients",
+    // Bridges, taps and small file systems of the tests' own.
+    "iproute2",
+    "mount",
+];
 /// Test programs that belong into the lab.
 const LAB_PREFIX: &str = "lab_";
 /// Real definitions of libvirt, where a copy of them lies beside the checkout.
@@ -69,7 +80,11 @@ pub fn run(args: &SuiteArgs) -> Result<ExitCode> {
 
 fn cargo_test() -> Result<()> {
     let mut command = project::cargo();
-    command.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
+    // What a test that was left out says is output of a test that passed.
+    let words = ["--no-fail-fast", "--", "--show-output"];
+    command
+        .args(["test", "--workspace", "--locked"])
+        .args(words);
     let corpus = project::root().join(CORPUS);
     if std::env::var_os("VM_XML_CORPUS").is_none() && corpus.is_dir() {
         command.env("VM_XML_CORPUS", corpus);
