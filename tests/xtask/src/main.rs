@@ -9,6 +9,7 @@ mod bench;
 mod check;
 mod demo;
 mod lab;
+mod man;
 mod packages;
 mod project;
 mod suite;
@@ -39,6 +40,8 @@ enum Verb {
     Demo(demo::DemoArgs),
     /// Benchmarks: we and a peer in one run, and the ratio
     Bench(bench::BenchArgs),
+    /// Manual pages and completion scripts, from the declarations of the verbs
+    Man(man::ManArgs),
     /// The inner half of `bench boot`, run inside the lab
     #[command(hide = true)]
     BootRounds(bench::Common),
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Verb::Lab(args) => lab::run(args),
         Verb::Bench(args) => bench::run(&args),
         Verb::BootRounds(common) => bench::measure_here(&common),
+        Verb::Man(args) => man::run(&args),
         Verb::Test(args) => suite::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::DemoAct(args) => demo::act(&args),

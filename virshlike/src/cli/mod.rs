@@ -3,6 +3,8 @@
 //! - [`registry`]: every verb, in groups, one file each under [`commands`];
 //! - [`virsh_args`]: `--domain X` for a positional argument, as virsh takes it;
 //! - [`ui`]: the only place that prints; [`table`]: virsh's table;
+//! - [`not_built`]: virsh's verbs that this build lacks, and what to do instead;
+//! - [`completion`]: what a shell offers on Tab;
 //! - [`image`]: `vm image` and its own verbs;
 //! - [`console`]: the terminal side of a guest's console.
 //!
@@ -11,9 +13,11 @@
 //! verb does: that is `manager`.
 
 pub mod commands;
+pub mod completion;
 pub mod console;
 mod context;
 pub mod image;
+pub mod not_built;
 pub mod registry;
 pub mod table;
 pub mod ui;
@@ -32,7 +36,7 @@ use ui::{Format, Ui};
 /// The process: parses, runs, prints what went wrong.
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    run(&arguments)
+    completion::answer(&arguments).unwrap_or_else(|| run(&arguments))
 }
 
 fn run(arguments: &[OsString]) -> ExitCode {
@@ -81,8 +85,13 @@ enum Outcome {
 }
 
 fn parse(arguments: &[OsString]) -> Result<ArgMatches, Outcome> {
-    let arguments = virsh_args::normalise(arguments).map_err(Outcome::Failed)?;
-    command().try_get_matches_from(arguments).map_err(|error| {
+    let line = virsh_args::normalise(arguments).map_err(Outcome::Failed)?;
+    // Only the verb that was typed is declared: the others cost time.
+    let command = match line.verb {
+        Some(entry) => global().subcommand((entry.command)()),
+        None => command(),
+    };
+    command.try_get_matches_from(line.words).map_err(|error| {
         if matches!(
             error.kind(),
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
@@ -122,6 +131,9 @@ fn usage(error: &clap::Error) -> Error {
 }
 
 fn unknown_command(name: &str) -> Error {
+    if let Some(error) = not_built::find(name) {
+        return error;
+    }
     let shown: String = name.chars().take(60).flat_map(char::escape_debug).collect();
     let error = Error::new(Kind::Usage, format!("unknown command: '{shown}'"));
     let names = registry::ENTRIES.iter().map(|entry| entry.name);
@@ -133,7 +145,13 @@ fn unknown_command(name: &str) -> Error {
 
 /// The whole command line.
 pub fn command() -> Command {
-    let mut command = Command::new("vm")
+    let verbs = registry::ENTRIES.iter().map(|entry| (entry.command)());
+    global().subcommands(verbs)
+}
+
+/// The command line without verbs.
+fn global() -> Command {
+    Command::new("vm")
         .about("Defines, runs and watches virtual machines on KVM")
         .disable_help_subcommand(true)
         .disable_version_flag(true)
@@ -171,11 +189,7 @@ pub fn command() -> Command {
                 .short_alias('V')
                 .action(ArgAction::SetTrue)
                 .help("Print the version"),
-        );
-    for entry in registry::ENTRIES {
-        command = command.subcommand((entry.command)());
-    }
-    command
+        )
 }
 
 /// Warnings of the library go to standard error; `VM_LOG=debug` shows more.

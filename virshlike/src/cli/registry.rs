@@ -67,6 +67,7 @@ pub trait Verb: clap::Args {
 }
 
 /// A verb in the registry.
+#[derive(Debug)]
 pub struct Entry {
     /// What is typed.
     pub name: &'static str,

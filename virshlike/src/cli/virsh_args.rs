@@ -2,17 +2,33 @@
 //! the second. This turns such a command line into the plain one, so that verbs declare positional
 //! arguments only. It knows nothing of particular verbs: it reads their declarations.
 
+use super::registry::Entry;
 use crate::error::{Error, Kind, Result};
 use clap::{Arg, Command};
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 
+/// A command line that clap understands.
+#[derive(Debug)]
+pub struct Line {
+    /// The verb, if one was typed.
+    pub verb: Option<&'static Entry>,
+    /// The words, the program's name first.
+    pub words: Vec<OsString>,
+}
+
 /// The command line with named positional arguments put into their places.
 ///
 /// # Errors
-/// A named argument without its value; a later argument given by name while an earlier one is
-/// missing.
-pub fn normalise(arguments: &[OsString]) -> Result<Vec<OsString>> {
+/// A verb that there is not; a named argument without its value; a later argument given by name
+/// while an earlier one is missing.
+pub fn normalise(arguments: &[OsString]) -> Result<Line> {
+    let mut verb = None;
+    let words = arrange(arguments, &mut verb)?;
+    Ok(Line { verb, words })
+}
+
+fn arrange(arguments: &[OsString], found: &mut Option<&'static Entry>) -> Result<Vec<OsString>> {
     let mut words = arguments.iter().cloned();
     let mut result: Vec<OsString> = words.by_ref().take(1).collect();
     // Global options before the verb.
@@ -23,9 +39,9 @@ pub fn normalise(arguments: &[OsString]) -> Result<Vec<OsString>> {
         if matches!(text.as_str(), "-c" | "--connect" | "--format") {
             result.extend(rest.pop_front());
         } else if !text.starts_with('-') {
-            let Some(entry) = super::registry::find(&text) else {
-                break;
-            };
+            let entry = super::registry::find(&text);
+            let entry = entry.ok_or_else(|| super::unknown_command(&text))?;
+            *found = Some(entry);
             let command = (entry.command)();
             if command.has_subcommands() {
                 break;
@@ -156,6 +172,7 @@ mod tests {
         let words: Vec<OsString> = words.iter().map(OsString::from).collect();
         normalise(&words)
             .unwrap()
+            .words
             .into_iter()
             .map(|word| word.to_string_lossy().into_owned())
             .collect()

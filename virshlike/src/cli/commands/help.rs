@@ -1,7 +1,7 @@
 //! `vm help`, and what `vm` alone prints
 
 use crate::cli::registry::{self, Entry};
-use crate::cli::{Context, Group, Verb};
+use crate::cli::{Context, Group, Verb, not_built};
 use crate::error::{Error, Kind, Result};
 use std::fmt::Write as _;
 
@@ -23,11 +23,15 @@ impl Verb for Help {
                 text.push('\n');
                 text.push_str(&group_text(group));
             }
+            text.push_str("\n What virsh has and vm has not (help keyword 'not-built')\n");
             return context.ui.data(&text);
         };
         if let Some(entry) = registry::find(&keyword) {
             let mut command = (entry.command)().bin_name(format!("vm {}", entry.name));
             return context.ui.data(&command.render_long_help().to_string());
+        }
+        if keyword == "not-built" {
+            return context.ui.data(&absent());
         }
         if let Some(group) = Group::ALL
             .into_iter()
@@ -43,6 +47,9 @@ impl Verb for Help {
             })
             .collect();
         if found.is_empty() {
+            if let Some(error) = not_built::find(&keyword) {
+                return Err(error);
+            }
             return Err(Error::new(
                 Kind::Usage,
                 format!("command or command group '{keyword}' doesn't exist"),
@@ -73,6 +80,16 @@ fn lines<'a>(entries: impl Iterator<Item = &'a Entry>) -> String {
     for entry in entries {
         // Writing to a string does not fail.
         let _ = writeln!(text, "    {:<30} {}", entry.name, about(entry));
+    }
+    text
+}
+
+/// What is not built, in the table's order.
+fn absent() -> String {
+    let mut text = String::from(" What virsh has and vm has not (help keyword 'not-built'):\n");
+    for (words, what) in not_built::TABLE.iter().map(not_built::Absent::line) {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "    {words}\n        {what}");
     }
     text
 }

@@ -1,0 +1,265 @@
+//! The words of virsh, virt-install and virt-clone that this build has no verb for, in one table:
+//! whoever types one learns that it is known, and what to do instead.
+//!
+//! A verb that gets built leaves this table in the same change; a test holds the two apart.
+
+use crate::error::{Error, Kind};
+
+/// Words that one answer fits. A word that ends in `*` stands for all that begin so.
+pub struct Absent {
+    words: &'static [&'static str],
+    /// What they would do, as the object of "this build cannot".
+    what: &'static str,
+    /// What to do instead; empty where there is nothing.
+    instead: &'static str,
+    /// Whether it is to come; else it has no meaning here.
+    to_come: bool,
+}
+
+const fn later(
+    words: &'static [&'static str],
+    what: &'static str,
+    instead: &'static str,
+) -> Absent {
+    Absent {
+        words,
+        what,
+        instead,
+        to_come: true,
+    }
+}
+
+const fn never(
+    words: &'static [&'static str],
+    what: &'static str,
+    instead: &'static str,
+) -> Absent {
+    Absent {
+        words,
+        what,
+        instead,
+        to_come: false,
+    }
+}
+
+/// All of them.
+pub const TABLE: &[Absent] = &[
+    later(
+        &["snapshot-*", "checkpoint-*"],
+        "snapshots of domains",
+        "a qcow2 image of a domain that is shut off: vm image snapshot -c TAG FILE",
+    ),
+    later(
+        &["save", "save-*", "restore", "managedsave", "managedsave-*"],
+        "saving a domain's state in a file",
+        "hold it in memory: vm suspend NAME",
+    ),
+    later(&["dump"], "dumping a guest's memory", ""),
+    later(
+        &["migrate", "migrate-*", "domdirtyrate-calc"],
+        "moving a running domain to another host",
+        "shut it off, copy its images and 'vm dumpxml --migratable NAME', and define it there",
+    ),
+    later(
+        &[
+            "attach-*",
+            "detach-*",
+            "update-device",
+            "update-memory-device",
+            "change-media",
+            "domif-setlink",
+            "blockresize",
+        ],
+        "changing the devices of a running domain",
+        "change the definition, then start it again: vm edit NAME",
+    ),
+    later(
+        &[
+            "setvcpus",
+            "setvcpu",
+            "guestvcpus",
+            "setmem",
+            "setmaxmem",
+            "set-lifecycle-action",
+        ],
+        "changing processors, memory and actions by a command",
+        "change the definition, then start it again: vm edit NAME",
+    ),
+    later(
+        &[
+            "memtune",
+            "blkiotune",
+            "blkdeviotune",
+            "numatune",
+            "domiftune",
+        ],
+        "limits of a domain's memory, disks and network",
+        "",
+    ),
+    later(
+        &[
+            "blockcommit",
+            "blockcopy",
+            "blockjob",
+            "blockpull",
+            "backup-*",
+            "domblkthreshold",
+        ],
+        "jobs on the disks of a running domain",
+        "of a domain that is shut off: vm image commit, vm image rebase, vm image convert",
+    ),
+    later(
+        &[
+            "domfs*",
+            "domtime",
+            "domhostname",
+            "domifaddr",
+            "guestinfo",
+            "guest-agent-timeout",
+            "qemu-agent-command",
+            "set-user-password",
+            "get-user-sshkeys",
+            "set-user-sshkeys",
+            "dompmsuspend",
+            "dompmwakeup",
+        ],
+        "asking the agent inside a guest",
+        "log in on its console: vm console NAME",
+    ),
+    later(
+        &["net-*", "nwfilter-*"],
+        "virtual networks and filters",
+        "plug the guest into a bridge of this host: <interface type='bridge'>",
+    ),
+    later(
+        &["iface-*"],
+        "the network interfaces of this host",
+        "use the host's own tools: ip link, ip addr",
+    ),
+    later(
+        &["nodedev-*", "nodesuspend", "nodesevinfo", "sysinfo"],
+        "the devices and the firmware of this host",
+        "use the host's own tools: lspci, dmidecode, systemctl suspend",
+    ),
+    later(
+        &["allocpages", "node-memory-tune"],
+        "the memory settings of this host",
+        "use the host's own: /sys/kernel/mm",
+    ),
+    later(
+        &["send-key", "screenshot"],
+        "the keyboard and the screen of a guest: it has neither",
+        "its serial console is there: vm console NAME",
+    ),
+    later(
+        &["inject-nmi"],
+        "interrupting a guest that hangs",
+        "vm reset NAME, or from its console: Magic SysRq",
+    ),
+    later(
+        &["secret-*", "domlaunchsecinfo", "domsetlaunchsecstate"],
+        "secrets and encrypted memory",
+        "",
+    ),
+    later(
+        &["install"],
+        "installing a guest",
+        "make a disk with 'vm image create' and a definition, then: vm define FILE",
+    ),
+    later(
+        &["clone"],
+        "cloning a domain",
+        "'vm image convert' copies a disk; 'vm dumpxml' without <uuid> and <mac> defines another domain",
+    ),
+    never(
+        &["pool-*", "vol-*", "find-storage-pool-sources*"],
+        "storage pools: images are plain files here",
+        "vm image create, vm image info, vm image resize",
+    ),
+    never(
+        &[
+            "domxml-from-native",
+            "domxml-to-native",
+            "qemu-attach",
+            "qemu-monitor-command",
+            "qemu-monitor-event",
+        ],
+        "QEMU: guests run under vmm, which has neither its command line nor its monitor",
+        "vm dumpxml NAME",
+    ),
+    never(
+        &[
+            "lxc-enter-namespace",
+            "send-process-signal",
+            "dom-fd-associate",
+            "perf",
+        ],
+        "what no guest of this hypervisor has",
+        "",
+    ),
+];
+
+/// The answer to a word that is in the table.
+pub fn find(word: &str) -> Option<Error> {
+    let absent = TABLE.iter().find(|absent| absent.has(word))?;
+    let message = match absent.to_come {
+        true => format!("command '{word}' is not built yet"),
+        false => format!("command '{word}' does not exist here"),
+    };
+    let error =
+        Error::new(Kind::Unsupported, message).cause(format!("it is about {}", absent.what));
+    Some(match absent.instead {
+        "" => error,
+        instead => error.hint(instead),
+    })
+}
+
+impl Absent {
+    fn has(&self, word: &str) -> bool {
+        self.words.iter().any(|pattern| {
+            pattern
+                .strip_suffix('*')
+                .map_or(*pattern == word, |start| word.starts_with(start))
+        })
+    }
+
+    /// The words as they are listed, and what they are about.
+    pub fn line(&self) -> (String, &'static str) {
+        (self.words.join(", "), self.what)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::registry;
+
+    #[test]
+    fn nothing_that_is_built_is_called_absent() {
+        for entry in registry::ENTRIES {
+            assert!(
+                find(entry.name).is_none(),
+                "'{}' is built: take it out of the table",
+                entry.name
+            );
+        }
+    }
+
+    #[test]
+    fn words_are_found_by_name_and_by_beginning() {
+        let error = find("snapshot-create-as").unwrap();
+        assert_eq!(error.kind, Kind::Unsupported);
+        assert_eq!(
+            error.message,
+            "command 'snapshot-create-as' is not built yet"
+        );
+        assert!(error.hints[0].contains("vm image snapshot"));
+        assert!(
+            find("pool-list")
+                .unwrap()
+                .message
+                .contains("does not exist here")
+        );
+        assert!(find("strat").is_none());
+    }
+}
