@@ -1,11 +1,14 @@
 //! Bodies for fuzzing: plain functions from bytes, run bounded by tests and longer by a fuzzer.
 //! They must not panic, loop, or take memory out of proportion, whatever the bytes are.
 use std::cell::OnceCell;
+use std::io::Write;
+use std::sync::Arc;
 
-use crate::exec::{Engine, Executor};
+use crate::exec::{self, Engine, Executor};
 use crate::format::Format;
 use crate::gate::DenyAll;
 use crate::image::{Image, OpenOptions};
+use crate::nbd::{self, Export, Stream};
 use crate::ops::Repair;
 use crate::ops::check::check_storage;
 use crate::storage::{IoBuf, MemoryStorage, Storage};
@@ -104,4 +107,39 @@ async fn change(image: &Image, script: &[u8]) {
         };
     }
     let _ = image.inactivate().await;
+}
+
+/// A server that hears any bytes from a client which reads everything and then goes away.
+pub fn nbd_client(bytes: &[u8]) {
+    let memory = MemoryStorage::with_bytes(&[7; 256 << 10]);
+    memory.set_limit(1 << 20);
+    let options = OpenOptions::new(Format::Raw);
+    let Ok(image) = Image::open_storage(memory.into(), "fuzz", &options, &DenyAll) else {
+        return;
+    };
+    let Ok((ours, theirs)) = std::os::unix::net::UnixStream::pair() else {
+        return;
+    };
+    let both = [&ours, &theirs].map(|s| s.set_nonblocking(true));
+    if both.iter().any(Result::is_err) {
+        return;
+    }
+    with_executor(|ex| {
+        ex.block_on(async {
+            if image.activate().await.is_err() {
+                return;
+            }
+            // What does not fit the socket is never said; seeds are shorter.
+            let _ = (&theirs).write(bytes);
+            let _ = theirs.shutdown(std::net::Shutdown::Write);
+            let theirs = Stream::Unix(theirs);
+            let spawned = exec::spawn_local(async move {
+                let mut heard = vec![0; 64 << 10];
+                while matches!(theirs.read(&mut heard).await, Ok(n) if n > 0) {}
+            });
+            if spawned.is_ok() {
+                nbd::serve_one(Stream::Unix(ours), Export::new(Arc::new(image))).await;
+            }
+        });
+    });
 }

@@ -8,6 +8,7 @@ use crate::format::qcow2::Qcow2;
 use crate::format::qcow2::header::Compression;
 use crate::gate::Gate;
 use crate::node::{Kind, Node, open_chain};
+use crate::ops::map::{MapEntry, status};
 use crate::requests::{FreezeGuard, Requests};
 use crate::storage::lock::LockMode;
 use crate::storage::{self, Buffer, Cache, IoBuf, Storage};
@@ -357,6 +358,47 @@ impl Image {
             self.written().await?;
         }
         Ok(())
+    }
+
+    /// As [`Image::write_zeroes`], but false, with nothing changed that matters, where zeroes would
+    /// have to be written as data.
+    ///
+    /// # Errors
+    /// As [`Image::write`].
+    pub async fn write_zeroes_fast(&self, offset: u64, len: u64, may_unmap: bool) -> Result<bool> {
+        self.check_writable()?;
+        let _inside = self.requests.enter().await?;
+        self.check_range(offset, len)?;
+        let unmap = may_unmap && self.options.discard == DiscardMode::Unmap;
+        let done = match &self.top()?.kind {
+            Kind::Raw(raw) => raw.storage.zero_fast(offset, len, unmap).await?,
+            Kind::Qcow2(image) if image.zeroes_fast() => {
+                image.zero(&self.chain, offset, len, unmap).await?;
+                true
+            }
+            Kind::Qcow2(_) => false,
+        };
+        if done {
+            self.written().await?;
+        }
+        Ok(done)
+    }
+
+    /// What is at `offset`, and for how many bytes, as far as metadata and the file system tell.
+    ///
+    /// # Errors
+    /// As [`Image::read`].
+    pub async fn block_status(&self, offset: u64, len: u64) -> Result<MapEntry> {
+        let _inside = self.requests.enter().await?;
+        self.check_range(offset, len)?;
+        status(&self.chain, offset, len).await
+    }
+
+    /// True if a range reads as zeroes without a look at any data.
+    pub(crate) async fn reads_zero(&self, offset: u64, len: u64) -> Result<bool> {
+        let _inside = self.requests.enter().await?;
+        self.check_range(offset, len)?;
+        access::reads_zero(&self.chain, offset, len).await
     }
 
     /// Reads into memory of the engine, for callers without guest memory.

@@ -9,6 +9,7 @@
 //! storage/   file, memory  moves bytes; alignment bouncing, locks, growth of the file
 //! exec/                    one thread, one ring (or a thread pool), one small executor
 //! ops/                     whole-image operations: create, info, check, ...
+//! nbd/                     an image for other programs, over a socket
 //! gate.rs                  every file that an image *names* is opened by the caller, or not at all
 //! ```
 //!
@@ -24,6 +25,7 @@ mod format;
 pub mod fuzz;
 pub mod gate;
 mod image;
+pub mod nbd;
 mod node;
 pub mod ops;
 mod requests;

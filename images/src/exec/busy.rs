@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::op::{OpFuture, drain_eventfd};
+use super::op::{OpFuture, Readiness, drain_eventfd};
 use super::{Inner, Op, OpKind, current};
 
 /// Longest look. A transfer of a fast disk takes about as long.
@@ -141,9 +141,13 @@ impl Watch {
                 return Poll::Ready(Ok(()));
             }
             let fd = self.watched.bell().as_raw_fd();
+            let kind = OpKind::Poll {
+                fd,
+                wanted: Readiness::Read,
+            };
             let poll = self
                 .poll
-                .get_or_insert_with(|| OpFuture::new(inner.clone(), Op::new(OpKind::Poll { fd })));
+                .get_or_insert_with(|| OpFuture::new(inner.clone(), Op::new(kind)));
             if let Poll::Ready(result) = Pin::new(poll).poll(context) {
                 self.poll = None;
                 let drained = result.and_then(|_| drain_eventfd(self.watched.bell()));

@@ -37,7 +37,7 @@ use std::time::{Duration, Instant};
 
 pub use busy::{Watch, Watched};
 pub(crate) use op::{Op, OpKind, Pieces};
-use op::{OpFuture, OpTable};
+use op::{OpFuture, OpTable, Readiness};
 use ring::Ring;
 use task::{MAIN, Remote, Tasks};
 use threads::Pool;
@@ -304,8 +304,20 @@ pub fn spawn_local(f: impl Future<Output = ()> + 'static) -> io::Result<()> {
 /// # Errors
 /// The kernel's errno for a descriptor that cannot be waited for, or no executor.
 pub async fn readable(fd: BorrowedFd<'_>) -> io::Result<()> {
+    poll(fd, Readiness::Read).await
+}
+
+/// Waits until `fd` takes more bytes, once.
+///
+/// # Errors
+/// As [`readable`].
+pub async fn writable(fd: BorrowedFd<'_>) -> io::Result<()> {
+    poll(fd, Readiness::Write).await
+}
+
+async fn poll(fd: BorrowedFd<'_>, wanted: Readiness) -> io::Result<()> {
     let fd = std::os::fd::AsRawFd::as_raw_fd(&fd);
-    run(Op::new(OpKind::Poll { fd })).await.map(|_| ())
+    run(Op::new(OpKind::Poll { fd, wanted })).await.map(|_| ())
 }
 
 /// Waits until the counter of an eventfd is not zero, then returns and clears it. It does not

@@ -65,8 +65,25 @@ pub(crate) enum OpKind {
         offset: u64,
         len: u64,
     },
-    /// Wait until a descriptor is readable.
-    Poll { fd: RawFd },
+    /// Wait until a descriptor is readable or writable.
+    Poll { fd: RawFd, wanted: Readiness },
+}
+
+/// What a descriptor is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Readiness {
+    Read,
+    Write,
+}
+
+impl Readiness {
+    /// The bits of poll(2).
+    pub(crate) fn events(self) -> libc::c_short {
+        match self {
+            Readiness::Read => libc::POLLIN,
+            Readiness::Write => libc::POLLOUT,
+        }
+    }
 }
 
 /// One operation.
@@ -134,7 +151,7 @@ impl OpTable {
     }
 
     /// Descriptors that are waited for, for engines that poll by themselves.
-    pub(super) fn polls(&self) -> impl Iterator<Item = (usize, RawFd)> {
+    pub(super) fn polls(&self) -> impl Iterator<Item = (usize, RawFd, Readiness)> {
         self.slots
             .iter()
             .enumerate()
@@ -142,10 +159,10 @@ impl OpTable {
                 Some(State::InFlight {
                     op:
                         Op {
-                            kind: OpKind::Poll { fd },
+                            kind: OpKind::Poll { fd, wanted },
                         },
                     ..
-                }) => Some((key, *fd)),
+                }) => Some((key, *fd, *wanted)),
                 _ => None,
             })
     }

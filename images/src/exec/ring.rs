@@ -225,6 +225,8 @@ fn entry(op: &Op) -> squeue::Entry {
             .offset(*offset)
             .mode(*mode)
             .build(),
-        OpKind::Poll { fd } => opcode::PollAdd::new(types::Fd(*fd), libc::POLLIN as u32).build(),
+        OpKind::Poll { fd, wanted } => {
+            opcode::PollAdd::new(types::Fd(*fd), wanted.events() as u32).build()
+        }
     }
 }

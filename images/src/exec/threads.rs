@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::Completion;
-use super::op::{Op, OpKind, OpTable, drain_eventfd};
+use super::op::{Op, OpKind, OpTable, Readiness, drain_eventfd};
 use super::task::Remote;
 use crate::storage::sys;
 
@@ -96,7 +96,7 @@ impl Pool {
         if let Some(at) = queue.jobs.iter().position(|(k, _)| *k == key) {
             queue.jobs.remove(at);
             queue.done.push((key, -libc::ECANCELED));
-        } else if ops.polls().any(|(k, _)| k == key) {
+        } else if ops.polls().any(|(k, ..)| k == key) {
             queue.done.push((key, -libc::ECANCELED));
         }
     }
@@ -114,13 +114,16 @@ impl Pool {
         } else {
             Some(Duration::ZERO)
         };
-        let waiting: Vec<(usize, i32)> = ops.polls().collect();
+        let waiting: Vec<(usize, i32, Readiness)> = ops.polls().collect();
         if waiting.is_empty() && timeout == Some(Duration::ZERO) {
             return;
         }
-        let fds: Vec<i32> = waiting.iter().map(|(_, fd)| *fd).collect();
-        let ready = sys::poll_readable(self.shared.remote.event(), &fds, timeout);
-        for ((key, _), ready) in waiting.iter().zip(&ready) {
+        let fds: Vec<_> = waiting
+            .iter()
+            .map(|(_, fd, wanted)| (*fd, wanted.events()))
+            .collect();
+        let ready = sys::poll_ready(self.shared.remote.event(), &fds, timeout);
+        for ((key, ..), ready) in waiting.iter().zip(&ready) {
             // A canceled poll may be in `done` already; the table ignores the second completion.
             if *ready {
                 done.push((*key, 1));

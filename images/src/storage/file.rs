@@ -452,13 +452,18 @@ impl FileStorage {
         }
     }
 
-    pub(crate) async fn zero(&self, offset: u64, len: u64, unmap: bool) -> Result<()> {
+    /// Zeroes without writing; false where that is not possible.
+    pub(crate) async fn zero_fast(&self, offset: u64, len: u64, unmap: bool) -> Result<bool> {
         let punch = libc::FALLOC_FL_PUNCH_HOLE;
         if unmap && self.try_mode(&self.can_punch, punch, offset, len).await? {
-            return Ok(());
+            return Ok(true);
         }
         let mode = libc::FALLOC_FL_ZERO_RANGE;
-        if self.try_mode(&self.can_zero, mode, offset, len).await? {
+        self.try_mode(&self.can_zero, mode, offset, len).await
+    }
+
+    pub(crate) async fn zero(&self, offset: u64, len: u64, unmap: bool) -> Result<()> {
+        if self.zero_fast(offset, len, unmap).await? {
             return Ok(());
         }
         let mut done = 0;

@@ -166,6 +166,15 @@ impl Storage {
         }
     }
 
+    /// As [`Storage::zero`], but false where zeroes would have to be written.
+    pub(crate) async fn zero_fast(&self, offset: u64, len: u64, unmap: bool) -> Result<bool> {
+        match self {
+            _ if len == 0 => Ok(true),
+            Storage::File(f) => f.0.zero_fast(offset, len, unmap).await,
+            Storage::Memory(m) => m.zero(offset, len).await.map(|()| true),
+        }
+    }
+
     /// Gives the space of a range back if that is possible; its content is undefined afterwards.
     pub(crate) async fn discard(&self, offset: u64, len: u64) -> Result<()> {
         if len == 0 {

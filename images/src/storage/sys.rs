@@ -102,18 +102,18 @@ pub(crate) fn eventfd_read(fd: BorrowedFd<'_>) -> io::Result<Option<u64>> {
     }
 }
 
-/// Waits until the event or one of `fds` is readable; which of `fds` are. An error of one
-/// descriptor counts as readable, so that its reader meets it.
-pub(crate) fn poll_readable(
+/// Waits until the event is readable or one of `fds` has one of its events; which of `fds` have.
+/// An error of one descriptor counts too, so that its user meets it.
+pub(crate) fn poll_ready(
     event: BorrowedFd<'_>,
-    fds: &[i32],
+    fds: &[(i32, libc::c_short)],
     timeout: Option<Duration>,
 ) -> Vec<bool> {
-    let mut polled: Vec<libc::pollfd> = std::iter::once(event.as_raw_fd())
+    let mut polled: Vec<libc::pollfd> = std::iter::once((event.as_raw_fd(), libc::POLLIN))
         .chain(fds.iter().copied())
-        .map(|fd| libc::pollfd {
+        .map(|(fd, events)| libc::pollfd {
             fd,
-            events: libc::POLLIN,
+            events,
             revents: 0,
         })
         .collect();

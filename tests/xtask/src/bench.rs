@@ -8,16 +8,20 @@
 //! | `start` | exec to the first byte of the guest, and to the end of the process |
 //! | `footprint` | memory of the process beside the guest's RAM |
 //! | `blk` | transfers of a disk: per second, and what one costs |
+//! | `image` | `vm image` beside QEMU's tools, verb by verb |
 //! | `boot` | exec to the first program of a stock kernel, inside the lab |
 //! | `peers` | how the VMMs are started |
 //! | `stats` | medians and the table |
+//! | `usage` | what a program used |
 
 mod blk;
 mod boot;
 mod footprint;
+mod image;
 mod peers;
 mod start;
 mod stats;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -40,6 +44,8 @@ enum Name {
     Footprint(Common),
     /// Transfers of a disk: 4 KiB random and 128 KiB sequential, one and 32 at a time, raw and qcow2
     Blk(blk::BlkArgs),
+    /// Disk images: `vm image` beside qemu-img and qemu-nbd, verb by verb
+    Image(image::ImageArgs),
     /// In the lab: exec of the VMM to init of a stock Debian kernel with PCI, ACPI and one disk
     Boot(Common),
 }
@@ -71,6 +77,7 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
         Name::Start(common) => start::run(common)?,
         Name::Footprint(common) => footprint::run(common)?,
         Name::Blk(args) => blk::run(args)?,
+        Name::Image(args) => image::run(args)?,
         Name::Boot(common) => return boot::run(common),
     }
     Ok(ExitCode::SUCCESS)

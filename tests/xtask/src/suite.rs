@@ -26,6 +26,8 @@ const PACKAGES: &[&str] = &[
     "mmdebstrap",
     "e2fsprogs",
     "qemu-utils",
+    // Another client of our NBD server.
+    "libnbd-bin",
     "libxml2-utils",
     // A second opinion on ACPI tables and on domain XML.
     "acpica-tools",

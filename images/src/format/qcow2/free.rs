@@ -81,6 +81,11 @@ impl Qcow2 {
         self.commit_if_full().await
     }
 
+    /// True if zeroes are marked, not written, but for parts of clusters.
+    pub(crate) fn zeroes_fast(&self) -> bool {
+        self.geometry.version >= 3 && self.data.is_none()
+    }
+
     /// Drops everything that the image has itself. The caller keeps requests out.
     ///
     /// # Errors

@@ -2,8 +2,7 @@
 
 use super::tool::{self, Access};
 use crate::cli::Context;
-use crate::error::{Error, Kind, Result};
-use images::Cache;
+use crate::error::Result;
 use images::ops::BenchOptions;
 use std::path::PathBuf;
 
@@ -57,7 +56,7 @@ impl Bench {
         let format = tool::format_of(&self.filename, self.fmt.as_deref())?;
         let access = Access {
             writable: self.write,
-            cache: Some(cache(&self.cache)?),
+            cache: Some(tool::cache(&self.cache)?),
             ..Access::default()
         };
         let image = tool::open(&self.filename, format, access)?;
@@ -97,19 +96,5 @@ impl Bench {
         context
             .ui
             .line(format!("Run completed in {seconds:.3} seconds."))
-    }
-}
-
-fn cache(name: &str) -> Result<Cache> {
-    match name {
-        "none" => Ok(Cache::None),
-        "writeback" => Ok(Cache::Writeback),
-        "writethrough" => Ok(Cache::Writethrough),
-        "unsafe" => Ok(Cache::Unsafe),
-        "directsync" => Ok(Cache::DirectSync),
-        _ => Err(Error::new(
-            Kind::Usage,
-            format!("Invalid cache mode '{name}'"),
-        )),
     }
 }

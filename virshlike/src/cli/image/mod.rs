@@ -15,6 +15,7 @@ mod measure;
 mod options;
 mod rebase;
 mod resize;
+mod serve;
 mod snapshot;
 mod tool;
 
@@ -42,6 +43,7 @@ enum ImageVerb {
     Measure(measure::Measure),
     Rebase(rebase::Rebase),
     Resize(resize::Resize),
+    Serve(serve::Serve),
     Snapshot(snapshot::Snapshot),
 }
 
@@ -69,6 +71,7 @@ impl Verb for Image {
             ImageVerb::Measure(verb) => done(verb.run(context)),
             ImageVerb::Rebase(verb) => done(verb.run(context)),
             ImageVerb::Resize(verb) => done(verb.run(context)),
+            ImageVerb::Serve(verb) => done(verb.run(context)),
             ImageVerb::Snapshot(verb) => done(verb.run(context)),
         }
     }

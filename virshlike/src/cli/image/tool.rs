@@ -3,7 +3,7 @@
 use crate::cli::Context;
 use crate::error::{Error, Kind, Result};
 use images::exec::{Engine, Executor};
-use images::{Cache, ErrorKind, Format, Image, OpenOptions, PathGate};
+use images::{Cache, DetectZeroes, DiscardMode, ErrorKind, Format, Image, OpenOptions, PathGate};
 use std::fs::File;
 use std::io::IsTerminal;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -71,6 +71,24 @@ pub fn format_of(path: &Path, asked: Option<&str>) -> Result<Format> {
     }
 }
 
+/// A cache mode by its name.
+///
+/// # Errors
+/// A name that is not known.
+pub fn cache(name: &str) -> Result<Cache> {
+    match name {
+        "none" => Ok(Cache::None),
+        "writeback" => Ok(Cache::Writeback),
+        "writethrough" => Ok(Cache::Writethrough),
+        "unsafe" => Ok(Cache::Unsafe),
+        "directsync" => Ok(Cache::DirectSync),
+        _ => Err(
+            Error::new(Kind::Usage, format!("Invalid cache mode '{name}'"))
+                .hint("one of none, writeback, writethrough, unsafe, directsync"),
+        ),
+    }
+}
+
 /// How a verb opens an image.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Access {
@@ -82,6 +100,10 @@ pub struct Access {
     pub unlocked_backing: bool,
     /// Cache mode.
     pub cache: Option<Cache>,
+    /// What discards do.
+    pub discard: DiscardMode,
+    /// What writes of zeroes become.
+    pub detect_zeroes: DetectZeroes,
 }
 
 /// Opens an image with its chain, inactive.
@@ -92,7 +114,9 @@ pub fn open(path: &Path, format: Format, access: Access) -> Result<Arc<Image>> {
     let file = open_file(path, access.writable)?;
     let mut options = OpenOptions::new(format)
         .read_only(!access.writable)
-        .cache(access.cache.unwrap_or(Cache::Writeback));
+        .cache(access.cache.unwrap_or(Cache::Writeback))
+        .discard(access.discard);
+    options.detect_zeroes = access.detect_zeroes;
     options.no_locks = access.unlocked;
     options.lock_backing = !access.unlocked_backing;
     let name = path.display().to_string();
