@@ -259,6 +259,7 @@ fn dumps(document: &Document, domain: &Domain, all: bool) -> Vec<String> {
             id: 7,
             ttys: [("serial0".to_string(), "/dev/pts/1".to_string())].into(),
             taps: [("net0".to_string(), "vnet3".to_string())].into(),
+            ..Live::default()
         };
         dumps.push(live_xml(document, domain, &live, options));
         let migratable = DumpOptions {

@@ -52,6 +52,7 @@ fn story(name: &str, text: &str) -> String {
         id: 3,
         ttys: [("serial0".into(), "/dev/pts/4".into())].into(),
         taps: [("net0".into(), "vnet0".into())].into(),
+        ..Live::default()
     };
     let shown = live_xml(&document, &domain, &live, DumpOptions::default()).expect("a dump");
     writeln!(

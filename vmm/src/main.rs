@@ -5,12 +5,14 @@
 #![deny(unsafe_code)]
 
 use std::process::ExitCode;
+use vmm::arch::cpuid;
 use vmm::measure;
 use vmm::process::{self, Code};
 
-const USAGE: &str = "usage: vmm --spec-fd N\n       vmm --measure-fd N\n       vmm --version\n\n\
-    Runs the machine that the spec behind descriptor N describes, or measures the speed of guest \
-    kernel code on the /dev/kvm behind it. Started by the manager; see docs/architecture.md.";
+const USAGE: &str = "usage: vmm --spec-fd N\n       vmm --measure-fd N\n       \
+    vmm --cpuid-fd N\n       vmm --version\n\n\
+    Runs the machine that the spec behind descriptor N describes; or measures the speed of guest \
+    kernel code on the /dev/kvm behind it; or tells which CPU it can show guests. Started by the manager; see docs/architecture.md.";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -30,6 +32,10 @@ fn main() -> ExitCode {
         },
         ["--measure-fd", number] => match number.parse() {
             Ok(number) => report(measure::run(number)),
+            Err(_) => wrong_usage(),
+        },
+        ["--cpuid-fd", number] => match number.parse() {
+            Ok(number) => report(cpuid::report(number)),
             Err(_) => wrong_usage(),
         },
         _ => wrong_usage(),

@@ -10,6 +10,7 @@
 //! | `idle` | says `ready`, then halts for ever | |
 //! | `spin` | says `ready`, then counts in memory at `counter=` | `counter` |
 //! | `beat` | a dot on the serial line every `gap=` million cycles | `gap`, `count` |
+//! | `cpuid` | what CPUID answers, leaf by leaf | |
 //! | `echo` | sends back what is typed, in capitals, until `q` | |
 //! | `dirty` | writes `pages=` pages over and over, verifying its own writes | `pages`, `rounds` |
 //! | `pci` | lists the PCI functions | |
@@ -46,6 +47,7 @@ extern "C" fn user_main(start_info: u64) -> ! {
         "idle" => simple::idle(),
         "spin" => simple::spin(&boot),
         "beat" => simple::beat(&boot),
+        "cpuid" => simple::cpuid(),
         "echo" => simple::echo(),
         "dirty" => simple::dirty(&boot),
         "pci" => pci::list(),

@@ -45,6 +45,33 @@ pub fn beat(boot: &Boot) {
     say!("");
 }
 
+/// Leaves and subleaves that tests look at.
+const LEAVES: [(u32, u32); 8] = [
+    (0, 0),
+    (1, 0),
+    (7, 0),
+    (0xb, 0),
+    (0xb, 1),
+    (0x8000_0000, 0),
+    (0x8000_0001, 0),
+    (0x8000_0008, 0),
+];
+
+pub fn cpuid() {
+    for (leaf, subleaf) in LEAVES {
+        let found = core::arch::x86_64::__cpuid_count(leaf, subleaf);
+        say!(
+            "cpuid {:x}.{:x} {:x} {:x} {:x} {:x}",
+            leaf,
+            subleaf,
+            found.eax,
+            found.ebx,
+            found.ecx,
+            found.edx
+        );
+    }
+}
+
 pub fn echo() {
     say!("ready");
     loop {

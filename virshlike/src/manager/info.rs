@@ -185,6 +185,8 @@ fn reason(run: &RunState) -> String {
 pub struct DumpOptions {
     /// The definition on disk, also of a running domain.
     pub inactive: bool,
+    /// A CPU that follows the host as it would be on this one.
+    pub update_cpu: bool,
     /// What is shown of it.
     pub shown: model::DumpOptions,
 }
@@ -202,15 +204,22 @@ impl Manager {
         };
         let (document, model) = self.current_definition(domain, guest.as_ref())?;
         let text = match guest {
-            Some(guest) if !options.shown.migratable => {
+            Some(guest) => {
                 let live = model::Live {
                     id: guest.record.id,
                     ttys: guest.record.ttys,
                     taps: guest.record.taps,
+                    cpu: guest.record.cpu,
                 };
                 model::live_xml(&document, &model, &live, options.shown)
             }
-            _ => model::inactive_xml(&document, options.shown),
+            None if options.update_cpu && model.cpu.mode == model::CpuMode::HostModel => {
+                match self.cpu_here(&model)? {
+                    Some(cpu) => model::updated_xml(&document, &cpu, options.shown),
+                    None => model::inactive_xml(&document, options.shown),
+                }
+            }
+            None => model::inactive_xml(&document, options.shown),
         };
         text.map_err(|found| mistakes(&found))
     }

@@ -1,20 +1,21 @@
 //! From a definition to the machine spec: every file is opened here, every refusal made here, and
 //! nothing has been started or written yet.
 
-use super::host;
+use super::{cpu, host};
 use crate::error::{Error, Kind, Result};
-use crate::model::{self, Clock, CpuMode, DiskBus, DiskDevice, DiskSource, InterfaceSource};
+use crate::model::{self, Clock, DiskBus, DiskDevice, DiskSource, InterfaceSource};
 use crate::runtime::chain::{self, Wanted};
 use crate::runtime::files::{self, Access, Descriptors};
-use crate::runtime::{kernel, tap};
+use crate::runtime::record::LiveCpu;
+use crate::runtime::{VmDriver, kernel, tap};
 use crate::xml::Position;
 use std::collections::BTreeMap;
 use std::path::Path;
 use uuid::Uuid;
 use vmm_api::spec::{
-    BlkSpec, BootSpec, CpuModel, CpuSpec, DeviceKind, DeviceSpec, EndActions, HostSpec,
-    MACHINE_NEWEST, MacAddress, MachineSpec, MemoryBacking, MemorySpec, NetSpec, Origin,
-    PciAddress, PvPanicSpec, RngSpec, RootPortSpec, SPEC_VERSION, SerialSpec,
+    BlkSpec, BootSpec, DeviceKind, DeviceSpec, EndActions, HostSpec, MACHINE_NEWEST, MacAddress,
+    MachineSpec, MemoryBacking, MemorySpec, NetSpec, Origin, PciAddress, PvPanicSpec, RngSpec,
+    RootPortSpec, SPEC_VERSION, SerialSpec,
 };
 
 /// A machine whose files are open.
@@ -26,6 +27,8 @@ pub struct Built {
     pub descriptors: Descriptors,
     /// Names of the taps, by the alias of the interface.
     pub taps: BTreeMap<String, String>,
+    /// What `dumpxml` shows of its CPU while it runs.
+    pub cpu: Option<LiveCpu>,
     /// What works and may surprise.
     pub warnings: Vec<String>,
 }
@@ -34,9 +37,17 @@ pub struct Built {
 ///
 /// # Errors
 /// What cannot be had: files, memory, KVM, or a part that this build does not know.
-pub fn build(model: &model::Domain, uuid: Uuid, file: &str, kvm: &Path) -> Result<Built> {
+pub fn build(
+    model: &model::Domain,
+    uuid: Uuid,
+    file: &str,
+    kvm: &Path,
+    driver: &dyn VmDriver,
+) -> Result<Built> {
     let place = Place { file };
     let mut warnings = Vec::new();
+    let cpu = cpu::settle(model, &place, || driver.host_cpu(host::open_kvm(kvm)?))?;
+    warnings.extend(cpu.warnings);
     let huge = model.memory.backing.hugepages_kib;
     warnings.extend(host::check_memory(
         model.memory.size_kib,
@@ -59,12 +70,7 @@ pub fn build(model: &model::Domain, uuid: Uuid, file: &str, kvm: &Path) -> Resul
         name: model.name.clone(),
         uuid,
         machine: MACHINE_NEWEST.into(),
-        cpus: CpuSpec {
-            count: model.vcpus.current,
-            max: model.vcpus.max,
-            topology: model.cpu.topology,
-            model: cpu_model(&model.cpu.mode),
-        },
+        cpus: cpu.spec,
         memory: memory(&model.memory),
         boot,
         end_actions: EndActions {
@@ -85,6 +91,7 @@ pub fn build(model: &model::Domain, uuid: Uuid, file: &str, kvm: &Path) -> Resul
         spec,
         descriptors,
         taps,
+        cpu: cpu.live,
         warnings,
     })
 }
@@ -102,8 +109,9 @@ fn refuse_problems(spec: &MachineSpec) -> Result<()> {
 }
 
 /// Positions in the definition, for messages.
-struct Place<'a> {
-    file: &'a str,
+pub(super) struct Place<'a> {
+    /// The file.
+    pub file: &'a str,
 }
 
 impl Place<'_> {
@@ -112,7 +120,12 @@ impl Place<'_> {
             Kind::Unsupported,
             "the definition asks for what this build cannot do",
         )
-        .cause(format!("{}:{at}: {why}", self.file))
+        .cause(self.line(at, why))
+    }
+
+    /// A reason with its place in front.
+    pub fn line(&self, at: Position, why: impl std::fmt::Display) -> String {
+        format!("{}:{at}: {why}", self.file)
     }
 }
 
@@ -121,18 +134,6 @@ fn rtc_offset(clock: Clock) -> i32 {
     match clock {
         Clock::LocalTime => jiff::Zoned::now().offset().seconds(),
         Clock::Utc | Clock::Other => 0,
-    }
-}
-
-fn cpu_model(mode: &CpuMode) -> CpuModel {
-    match mode {
-        CpuMode::HostPassthrough { migratable } => CpuModel::HostPassthrough {
-            migratable: *migratable,
-        },
-        CpuMode::Maximum => CpuModel::HostPassthrough { migratable: false },
-        CpuMode::HostModel => CpuModel::HostPassthrough { migratable: true },
-        // Named models are refused at start; the baseline is what the default can always run.
-        CpuMode::Default | CpuMode::Baseline | CpuMode::Named(_) => CpuModel::Default,
     }
 }
 

@@ -5,6 +5,7 @@
 //! - [`definition`]: text to a checked model, and back into words for an operator.
 //! - [`define`]: define, undefine, rename, autostart, description.
 //! - [`start`]: from a definition to a running guest; [`machine`] builds its spec.
+//! - [`cpu`]: what the guest is shown of the host's processor.
 //! - [`control`]: suspend, resume, shutdown, reboot, reset, destroy.
 //! - [`info`]: state and facts of one domain.
 //!
@@ -12,6 +13,7 @@
 
 pub mod checks;
 pub mod control;
+mod cpu;
 pub mod define;
 pub mod definition;
 mod find;

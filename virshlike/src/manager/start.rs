@@ -138,7 +138,7 @@ impl Manager {
     ) -> Result<Started> {
         refuse_kept(&checked.model)?;
         let file = checked.document.file_name();
-        let mut built = machine::build(&checked.model, uuid, file, &self.kvm)
+        let mut built = machine::build(&checked.model, uuid, file, &self.kvm, self.driver.as_ref())
             .map_err(|error| self.name_user(error, &checked.model))?;
         let dir = self.run_dir(uuid);
         dir.tidy()?;
@@ -155,6 +155,7 @@ impl Manager {
             pty: None,
             ttys: BTreeMap::new(),
             taps: std::mem::take(&mut built.taps),
+            cpu: built.cpu.take(),
             process: None,
         };
         built.spec.host.start_paused = paused;

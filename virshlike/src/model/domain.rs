@@ -7,7 +7,8 @@ use super::device::{
 };
 use crate::xml::{Diagnostics, Position};
 use uuid::Uuid;
-pub use vmm_api::spec::{CpuTopology, EndAction};
+pub use vmm_api::cpu::Vendor;
+pub use vmm_api::spec::{CpuTopology, EndAction, FeaturePolicy, FeatureRule};
 
 /// A domain definition.
 #[derive(Debug, Clone, PartialEq)]
@@ -116,6 +117,42 @@ pub struct Cpu {
     pub mode: CpuMode,
     /// `<topology>`; its product is [`Vcpus::max`].
     pub topology: Option<CpuTopology>,
+    /// `<feature>`, each name once and known.
+    pub rules: Vec<FeatureRule>,
+    /// `match=`.
+    pub matching: CpuMatch,
+    /// `<vendor>`: the only maker of hosts that it runs on.
+    pub vendor: Option<Vendor>,
+    /// `<model vendor_id=...>`: the twelve letters that the guest reads.
+    pub vendor_id: Option<String>,
+    /// `<maxphysaddr>`.
+    pub address_bits: AddressBits,
+    /// Where `<cpu>` stands.
+    pub at: Position,
+}
+
+/// `<cpu match=...>`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CpuMatch {
+    /// What is written and nothing beside it.
+    #[default]
+    Exact,
+    /// What is written and whatever the host has beyond.
+    Minimum,
+    /// What is written, on a host that has nothing beyond.
+    Strict,
+}
+
+/// `<cpu><maxphysaddr>`: bits of a guest physical address.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AddressBits {
+    /// The host's.
+    #[default]
+    Host,
+    /// The host's, but not more than this.
+    AtMost(u8),
+    /// This many.
+    Exactly(u8),
 }
 
 /// `<cpu mode=...>`.
@@ -135,7 +172,7 @@ pub enum CpuMode {
     Maximum,
     /// `custom` qemu64 or kvm64, or an empty model: our oldest baseline.
     Baseline,
-    /// Another named model; kept, refused at start.
+    /// A named model; one that is not ours is kept and refused at start.
     Named(String),
 }
 

@@ -6,6 +6,7 @@
 
 use super::domain::Domain;
 use super::schema;
+use crate::runtime::record::LiveCpu;
 use crate::xml::{Diagnostics, Document, Edits, Element, NewElement, Position};
 use std::collections::BTreeMap;
 
@@ -27,6 +28,8 @@ pub struct Live {
     pub ttys: BTreeMap<String, String>,
     /// Tap devices by the alias of the interface.
     pub taps: BTreeMap<String, String>,
+    /// The CPU, where the definition alone does not tell.
+    pub cpu: Option<LiveCpu>,
 }
 
 /// The definition as it is stored, for `dumpxml --inactive` and for domains that are shut off.
@@ -51,6 +54,7 @@ pub fn live_xml(
 ) -> Result<String, Diagnostics> {
     let mut edits = Edits::new();
     hide(document, options, &mut edits);
+    show_cpu(document.root(), live.cpu.as_ref(), &mut edits);
     if !options.migratable {
         edits.set_attribute(document.root().id(), "id", &live.id.to_string());
         if let Some(devices) = document.root().child("devices") {
@@ -94,6 +98,78 @@ fn hide(document: &Document, options: DumpOptions, edits: &mut Edits) {
                 _ => {}
             }
         }
+    }
+}
+
+/// The inactive form with the CPU as it would be on a host, for `dumpxml --update-cpu`.
+///
+/// # Errors
+/// As for [`inactive_xml`].
+pub fn updated_xml(
+    document: &Document,
+    cpu: &LiveCpu,
+    options: DumpOptions,
+) -> Result<String, Diagnostics> {
+    let mut edits = Edits::new();
+    hide(document, options, &mut edits);
+    show_cpu(document.root(), Some(cpu), &mut edits);
+    apply(document, edits)
+}
+
+/// libvirt's order; features and NUMA nodes stand behind what is about the whole CPU.
+const CPU_ORDER: &[&str] = &[
+    "model",
+    "vendor",
+    "topology",
+    "cache",
+    "maxphysaddr",
+    "feature",
+    "numa",
+];
+
+/// A CPU as libvirt shows it while it runs: a model and every feature in which it differs.
+fn show_cpu(root: Element<'_>, live: Option<&LiveCpu>, edits: &mut Edits) {
+    let Some(element) = root.child("cpu") else {
+        let shown = NewElement::new("cpu")
+            .attribute("mode", "host-passthrough")
+            .attribute("check", "none")
+            .attribute("migratable", "on");
+        edits.insert(root.id(), shown, schema::order(""));
+        return;
+    };
+    let Some(live) = live else { return };
+    for (name, value) in [("mode", "custom"), ("match", "exact"), ("check", "full")] {
+        edits.set_attribute(element.id(), name, value);
+    }
+    match element.child("model") {
+        Some(model) => {
+            edits.set_text(model.id(), &live.model);
+            edits.set_attribute(model.id(), "fallback", "forbid");
+        }
+        None => {
+            let model = NewElement::new("model")
+                .attribute("fallback", "forbid")
+                .text(&live.model);
+            edits.insert(element.id(), model, CPU_ORDER);
+        }
+    }
+    if let (Some(vendor), None) = (&live.vendor, element.child("vendor")) {
+        edits.insert(
+            element.id(),
+            NewElement::new("vendor").text(vendor),
+            CPU_ORDER,
+        );
+    }
+    for feature in element.children_named("feature") {
+        edits.remove(feature.id());
+    }
+    let required = live.require.iter().map(|name| ("require", name));
+    let disabled = live.disable.iter().map(|name| ("disable", name));
+    for (policy, name) in required.chain(disabled) {
+        let feature = NewElement::new("feature")
+            .attribute("policy", policy)
+            .attribute("name", name);
+        edits.insert(element.id(), feature, CPU_ORDER);
     }
 }
 

@@ -22,7 +22,7 @@ mod virtio;
 pub use complete::complete;
 pub use device::*;
 pub use domain::*;
-pub use dump::{DumpOptions, Live, inactive_xml, live_xml};
+pub use dump::{DumpOptions, Live, inactive_xml, live_xml, updated_xml};
 pub use schema::domain_xml_reference;
 pub use virtio::map_to_virtio;
 

@@ -399,7 +399,7 @@ fn a_running_domain_shows_its_number_aliases_and_terminals() {
     let live = Live {
         id: 3,
         ttys: [("serial0".to_string(), "/dev/pts/4".to_string())].into(),
-        taps: Default::default(),
+        ..Live::default()
     };
     let shown = live_xml(&document, &domain, &live, DumpOptions::default()).expect("a dump");
     for part in [

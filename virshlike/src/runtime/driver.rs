@@ -4,6 +4,7 @@
 use crate::error::Result;
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use vmm_api::cpu::HostCpu;
 use vmm_api::spec::MachineSpec;
 use vmm_api::speed::KernelSpeed;
 
@@ -49,4 +50,10 @@ pub trait VmDriver {
     /// # Errors
     /// Why it cannot be measured.
     fn measure(&self, kvm: File) -> Result<KernelSpeed>;
+
+    /// Asks an open KVM device which CPU it can show guests.
+    ///
+    /// # Errors
+    /// Why it cannot be told.
+    fn host_cpu(&self, kvm: File) -> Result<HostCpu>;
 }

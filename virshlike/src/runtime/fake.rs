@@ -23,6 +23,7 @@ use vmm_api::console::{Attach, Attached, Role, to_line};
 use vmm_api::control::{
     Call, ControlError, ErrorKind, Event, Hello, Message, Reply, Request, Status, frame,
 };
+use vmm_api::cpu::{self, HostCpu, Model, Set};
 use vmm_api::end::{EndReason, EndRecord};
 use vmm_api::spec::{BootSpec, DeviceKind, Fd, MachineSpec};
 use vmm_api::speed::KernelSpeed;
@@ -354,6 +355,20 @@ impl VmDriver for FakeDriver {
             nanoseconds: 1000,
         })
     }
+
+    fn host_cpu(&self, _kvm: File) -> Result<HostCpu> {
+        Ok(host_cpu())
+    }
+}
+
+/// The CPU of a made-up host: an Intel one of 2013, with a little more than its model says.
+pub fn host_cpu() -> HostCpu {
+    let more = ["x2apic", "kvmclock", "invtsc", "tsc_adjust", "umip", "ss"];
+    let more = Set::of(more).unwrap_or_default();
+    let model = cpu::find_model("Haswell-noTSX-IBRS");
+    let set = model.map_or_else(Set::default, Model::set).union(&more);
+    let signature = model.map_or(0, Model::signature);
+    HostCpu::made_of(&set, *b"GenuineIntel", signature)
 }
 
 fn take(descriptors: &mut Vec<OwnedFd>, fd: Option<Fd>) -> io::Result<OwnedFd> {

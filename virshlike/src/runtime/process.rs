@@ -6,12 +6,14 @@ use crate::error::{Error, Kind, Result, plain_io};
 use crate::spawn::{self, Plan};
 use crate::store::journal;
 use rustix::fs::MemfdFlags;
+use serde::de::DeserializeOwned;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::{Duration, Instant};
+use vmm_api::cpu::HostCpu;
 use vmm_api::speed::KernelSpeed;
 
 /// How long a measurement of some ten milliseconds may take on a busy host.
@@ -86,10 +88,27 @@ impl VmDriver for ProcessDriver {
     }
 
     fn measure(&self, kvm: File) -> Result<KernelSpeed> {
-        let cannot = |why: String| {
-            Error::new(Kind::Host, "cannot measure the speed of guest kernel code").cause(why)
-        };
-        let memfd = rustix::fs::memfd_create("measured", MemfdFlags::CLOEXEC);
+        self.ask(
+            "--measure-fd",
+            &kvm,
+            "cannot measure the speed of guest kernel code",
+        )
+    }
+
+    fn host_cpu(&self, kvm: File) -> Result<HostCpu> {
+        self.ask(
+            "--cpuid-fd",
+            &kvm,
+            "cannot tell which CPU this host shows guests",
+        )
+    }
+}
+
+impl ProcessDriver {
+    /// One question to the program about the KVM device, answered in JSON.
+    fn ask<T: DeserializeOwned>(&self, flag: &str, kvm: &File, failure: &str) -> Result<T> {
+        let cannot = |why: String| Error::new(Kind::Host, failure).cause(why);
+        let memfd = rustix::fs::memfd_create("answer", MemfdFlags::CLOEXEC);
         let mut answer = File::from(memfd.map_err(|error| cannot(plain_io(&error.into())))?);
         let output = answer
             .try_clone()
@@ -97,7 +116,7 @@ impl VmDriver for ProcessDriver {
         let fd = kvm.as_raw_fd();
         let child = spawn::spawn(Plan {
             program: self.program.clone(),
-            arguments: vec!["--measure-fd".into(), fd.to_string().into()],
+            arguments: vec![flag.into(), fd.to_string().into()],
             descriptors: vec![fd],
             output,
             cgroup: None,
@@ -111,7 +130,7 @@ impl VmDriver for ProcessDriver {
                 let seconds = MEASURING.as_secs();
                 return Err(cannot(format!("there was no answer after {seconds} s")));
             }
-            std::thread::sleep(Duration::from_millis(2));
+            std::thread::sleep(Duration::from_millis(1));
         }
         let mut text = String::new();
         answer

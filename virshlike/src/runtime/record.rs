@@ -34,10 +34,29 @@ pub struct RunRecord {
     /// The names of network cards' taps, by alias.
     #[serde(default)]
     pub taps: BTreeMap<String, String>,
+    /// Its CPU, where the definition alone does not tell.
+    #[serde(default)]
+    pub cpu: Option<LiveCpu>,
     /// The process and its start time, to end one that no longer answers. Never used to find out
     /// whether it lives.
     #[serde(default)]
     pub process: Option<ProcessMark>,
+}
+
+/// What a guest is shown of its CPU: a named model, and how it differs from it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveCpu {
+    /// The model.
+    pub model: String,
+    /// The host's maker, in libvirt's words.
+    #[serde(default)]
+    pub vendor: Option<String>,
+    /// Features beside the model's.
+    #[serde(default)]
+    pub require: Vec<String>,
+    /// Features that the model has and the guest has not.
+    #[serde(default)]
+    pub disable: Vec<String>,
 }
 
 /// A process id that cannot be mistaken for a later process's.

@@ -290,6 +290,7 @@ mod tests {
             pty: None,
             taps: Default::default(),
             ttys: std::collections::BTreeMap::new(),
+            cpu: None,
             process: None,
         }
     }

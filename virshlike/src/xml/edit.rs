@@ -54,6 +54,19 @@ impl NewElement {
         &self.name
     }
 
+    /// It as a document of its own, two spaces a level, with a line break at the end.
+    pub fn to_text(&self) -> String {
+        let layout = Layout {
+            indent: Some(String::new()),
+            unit: "  ".into(),
+            line_break: "\n",
+        };
+        let mut out = String::new();
+        self.render(&mut out, &layout);
+        out.push('\n');
+        out
+    }
+
     fn render(&self, out: &mut String, layout: &Layout) {
         out.push('<');
         out.push_str(&self.name);

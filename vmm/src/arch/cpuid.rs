@@ -1,45 +1,31 @@
-//! What the guest's CPUID instruction shows: host-passthrough, made fit for a guest.
+//! What the guest's CPUID instruction shows: what KVM offers, cut down to the features that
+//! [`vmm_api::cpu::choose`] chose, and made fit for a guest.
 //!
 //! The table is computed once, at the first start, and is state from then on: a restored or migrated
 //! machine is given the table it had. One template serves all vCPUs; [`Table::for_vcpu`] fills in
 //! what differs between them. A bit that KVM does not offer is never set: the kernel knows what it
 //! can keep, the processor does not.
 
+mod model;
+
+use crate::kvm::{KvmError, System};
+use crate::sandbox;
 use kvm_bindings::kvm_cpuid_entry2;
 use serde::{Deserialize, Serialize};
-use vmm_api::spec::{CpuModel, CpuSpec, CpuTopology};
+use std::os::fd::RawFd;
+use vmm_api::cpu::{self, HostCpu, Leaf, Trouble};
+use vmm_api::spec::{CpuSpec, CpuTopology};
 
-/// Leaf 1 ECX: TSC deadline timer, hypervisor present. Leaf 1 EDX: hyper-threading.
-const TSC_DEADLINE: u32 = 1 << 24;
-const HYPERVISOR: u32 = 1 << 31;
+/// Leaf 1 EDX: hyper-threading.
 const HTT: u32 = 1 << 28;
-/// Leaf 0x80000007 EDX: the TSC never changes its rate; true only while the guest never moves.
-const INVARIANT_TSC: u32 = 1 << 8;
-/// Leaf 0x80000001 ECX: topology extensions, core performance counters; CMP legacy.
+/// Leaf 0x80000001 ECX: topology extensions; CMP legacy.
 const TOPOEXT: u32 = 1 << 22;
-const PERFCTR_CORE: u32 = 1 << 23;
 const CMP_LEGACY: u32 = 1 << 1;
+/// Leaf 7 EDX: there is IA32_ARCH_CAPABILITIES.
+const ARCH_CAPABILITIES: u32 = 1 << 29;
+const IA32_ARCH_CAPABILITIES: u32 = 0x10a;
 /// KVM_CPUID_FLAG_SIGNIFCANT_INDEX.
 const SUBLEAF_MATTERS: u32 = 1;
-
-/// One leaf, or one subleaf where they differ.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Leaf {
-    /// EAX that selects it.
-    pub leaf: u32,
-    /// ECX that selects it.
-    pub subleaf: u32,
-    /// Whether ECX matters.
-    pub indexed: bool,
-    /// Answer.
-    pub eax: u32,
-    /// Answer.
-    pub ebx: u32,
-    /// Answer.
-    pub ecx: u32,
-    /// Answer.
-    pub edx: u32,
-}
 
 /// The CPUID of a machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,12 +44,7 @@ struct Shape {
 
 impl Shape {
     fn new(spec: &CpuSpec) -> Self {
-        let topology = spec.topology.unwrap_or(CpuTopology {
-            sockets: spec.max,
-            dies: 1,
-            cores: 1,
-            threads: 1,
-        });
+        let topology = topology_of(spec);
         Self {
             threads: topology.threads.max(1),
             cores: topology.cores.max(1),
@@ -71,64 +52,75 @@ impl Shape {
         }
     }
 
+    fn topology(self) -> CpuTopology {
+        CpuTopology {
+            sockets: 1,
+            dies: self.dies,
+            cores: self.cores,
+            threads: self.threads,
+        }
+    }
+
     fn thread_bits(self) -> u32 {
-        bits(self.threads)
+        let [threads, _, _] = self.topology().level_bits();
+        threads
     }
 
     fn core_bits(self) -> u32 {
-        self.thread_bits() + bits(self.cores)
+        let [threads, cores, _] = self.topology().level_bits();
+        threads + cores
     }
 
     fn package_bits(self) -> u32 {
-        self.core_bits() + bits(self.dies)
+        self.topology().level_bits().into_iter().sum()
     }
 
     fn per_package(self) -> u32 {
         self.threads * self.cores * self.dies
     }
-
-    /// The identifier of vCPU `index`; each level starts at a power of two (Intel SDM 3A §10.9).
-    fn apic_id(self, index: u32) -> u32 {
-        let thread = index % self.threads;
-        let core = index / self.threads % self.cores;
-        let die = index / (self.threads * self.cores) % self.dies;
-        let package = index / self.per_package();
-        thread
-            | core << self.thread_bits()
-            | die << self.core_bits()
-            | package << self.package_bits()
-    }
 }
 
-/// Bits that are needed to tell `count` things apart.
-fn bits(count: u32) -> u32 {
-    count.max(1).next_power_of_two().trailing_zeros()
+/// One package per vCPU where the spec says nothing.
+fn topology_of(spec: &CpuSpec) -> CpuTopology {
+    spec.topology.unwrap_or(CpuTopology {
+        sockets: spec.max,
+        dies: 1,
+        cores: 1,
+        threads: 1,
+    })
 }
 
 /// The local APIC identifiers of all vCPUs that there can ever be, in vCPU order.
 pub fn apic_ids(spec: &CpuSpec) -> Vec<u32> {
-    let shape = Shape::new(spec);
-    (0..spec.max).map(|index| shape.apic_id(index)).collect()
+    let topology = topology_of(spec);
+    (0..spec.max).map(|index| topology.apic_id(index)).collect()
 }
 
 impl Table {
-    /// The table of a machine with these vCPUs, from what KVM supports.
-    pub fn new(supported: &[kvm_cpuid_entry2], spec: &CpuSpec, tsc_deadline: bool) -> Self {
-        let migratable = !matches!(spec.model, CpuModel::HostPassthrough { migratable: false });
-        let mut leaves: Vec<Leaf> = supported.iter().map(leaf_of).collect();
+    /// The table of a machine with these vCPUs, from what KVM offers.
+    ///
+    /// # Errors
+    /// What of the CPU cannot be had here.
+    pub fn new(host: &HostCpu, spec: &CpuSpec) -> Result<Self, Vec<Trouble>> {
+        let chosen = cpu::choose(spec, host)?;
+        let offered = host.set();
+        let mut leaves = host.leaves.clone();
         for leaf in &mut leaves {
-            adapt(leaf, tsc_deadline, migratable);
+            model::show(leaf, &chosen, &offered);
+            adapt(leaf);
+            model::label(leaf, spec);
         }
-        Self {
+        model::cut_states(&mut leaves, &chosen);
+        Ok(Self {
             leaves,
             topology: Shape::new(spec),
-        }
+        })
     }
 
     /// What vCPU `index` shows.
     pub fn for_vcpu(&self, index: u32) -> Vec<kvm_cpuid_entry2> {
         let shape = self.topology;
-        let apic_id = shape.apic_id(index);
+        let apic_id = shape.topology().apic_id(index);
         let mut leaves = Vec::with_capacity(self.leaves.len() + 8);
         for leaf in &self.leaves {
             match leaf.leaf {
@@ -145,6 +137,37 @@ impl Table {
         leaves.sort_by_key(|leaf| (leaf.leaf, leaf.subleaf));
         leaves.iter().map(entry_of).collect()
     }
+}
+
+/// What KVM offers, as it is passed around.
+pub fn host_cpu(system: &System) -> Result<HostCpu, KvmError> {
+    let supported = system.supported_cpuid()?;
+    let capabilities = system.capabilities();
+    let leaves: Vec<Leaf> = supported.iter().map(leaf_of).collect();
+    let has_register = leaves
+        .iter()
+        .any(|leaf| (leaf.leaf, leaf.subleaf) == (7, 0) && leaf.edx & ARCH_CAPABILITIES != 0);
+    Ok(HostCpu {
+        leaves,
+        arch_capabilities: if has_register {
+            system.feature_msr(IA32_ARCH_CAPABILITIES)
+        } else {
+            0
+        },
+        tsc_deadline: capabilities.tsc_deadline,
+        max_vcpus: capabilities.max_vcpus,
+    })
+}
+
+/// What KVM offers, for `vmm --cpuid-fd`: one [`HostCpu`] as JSON.
+///
+/// # Errors
+/// What KVM would not do, in words.
+pub fn report(fd: RawFd) -> Result<String, String> {
+    let kvm = sandbox::take_one(fd).map_err(|error| error.to_string())?;
+    let system = System::new(kvm).map_err(|error| error.to_string())?;
+    let host = host_cpu(&system).map_err(|error| error.to_string())?;
+    serde_json::to_string(&host).map_err(|error| error.to_string())
 }
 
 fn leaf_of(entry: &kvm_cpuid_entry2) -> Leaf {
@@ -172,20 +195,12 @@ fn entry_of(leaf: &Leaf) -> kvm_cpuid_entry2 {
     }
 }
 
-/// What is the same for all vCPUs.
-fn adapt(leaf: &mut Leaf, tsc_deadline: bool, migratable: bool) {
+/// What is the same for all vCPUs, whatever was chosen.
+fn adapt(leaf: &mut Leaf) {
     match leaf.leaf {
-        1 => {
-            leaf.ecx |= HYPERVISOR;
-            if tsc_deadline {
-                leaf.ecx |= TSC_DEADLINE;
-            }
-        }
         // No performance counters: their state does not travel with the guest.
         0xa => (leaf.eax, leaf.ebx, leaf.ecx, leaf.edx) = (0, 0, 0, 0),
         0x8000_0022 => (leaf.eax, leaf.ebx) = (0, 0),
-        0x8000_0001 => leaf.ecx &= !PERFCTR_CORE,
-        0x8000_0007 if migratable => leaf.edx &= !INVARIANT_TSC,
         // The hypervisor's highest leaf: the feature leaf behind the signature.
         0x4000_0000 => leaf.eax = leaf.eax.max(0x4000_0001),
         _ => {}

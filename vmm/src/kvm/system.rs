@@ -4,7 +4,7 @@
 //! paravirtual and nested hosts miss a good part of it.
 
 use super::{KvmError, Vm};
-use kvm_bindings::kvm_cpuid_entry2;
+use kvm_bindings::{Msrs, kvm_cpuid_entry2, kvm_msr_entry};
 use kvm_ioctls::{Cap, Kvm};
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 
@@ -131,6 +131,21 @@ impl System {
             .get_msr_index_list()
             .map_err(KvmError::call("asking for the list of MSRs"))?;
         Ok(list.as_slice().to_vec())
+    }
+
+    /// A register of the processor as KVM gives it to guests; 0 where KVM has no word on it.
+    pub fn feature_msr(&self, index: u32) -> u64 {
+        let entry = kvm_msr_entry {
+            index,
+            ..Default::default()
+        };
+        let Ok(mut msrs) = Msrs::from_entries(&[entry]) else {
+            return 0;
+        };
+        match self.kvm.get_msrs(&mut msrs) {
+            Ok(1) => msrs.as_slice().first().map_or(0, |entry| entry.data),
+            _ => 0,
+        }
     }
 
     /// A new, empty virtual machine.

@@ -14,7 +14,7 @@
 
 use super::inbox::Inbox;
 use super::parts::{Machine, Still};
-use crate::arch::cpuid::{Table, apic_ids};
+use crate::arch::cpuid::{self, Table, apic_ids};
 use crate::arch::registers::boot_registers;
 use crate::arch::state::{Msr, VcpuState};
 use crate::boot::{self, BootCpus, BootError, BootFile, BootInput, BootPci, Entry, Span};
@@ -38,6 +38,7 @@ use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::ScopedJoinHandle;
+use vmm_api::cpu::Trouble;
 use vmm_api::spec::{BootSpec, DeviceKind, DeviceSpec, MachineSpec, NamedFd};
 
 /// Stack of the thread that loads the kernel.
@@ -60,6 +61,9 @@ pub enum BuildError {
     /// KVM said no.
     #[error(transparent)]
     Kvm(#[from] KvmError),
+    /// This host cannot show the CPU that was asked for.
+    #[error("the guest's CPU: {0}")]
+    Cpu(String),
     /// No such RAM.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -72,6 +76,13 @@ pub enum BuildError {
     /// A thread could not be started.
     #[error("a vCPU thread cannot be started: {0}")]
     Thread(#[source] io::Error),
+}
+
+impl From<Vec<Trouble>> for BuildError {
+    fn from(trouble: Vec<Trouble>) -> Self {
+        let words: Vec<String> = trouble.iter().map(ToString::to_string).collect();
+        Self::Cpu(words.join("; "))
+    }
 }
 
 /// The files of a direct boot, kept for resets.
@@ -188,8 +199,7 @@ fn make_software(
     boot: &BootFiles,
 ) -> Result<(Table, Entry), BuildError> {
     let entry = load(spec, memory, boot, true)?;
-    let deadline = system.capabilities().tsc_deadline;
-    let cpuid = Table::new(&system.supported_cpuid()?, &spec.cpus, deadline);
+    let cpuid = Table::new(&cpuid::host_cpu(system)?, &spec.cpus)?;
     Ok((cpuid, entry))
 }
 

@@ -5,6 +5,7 @@ use crate::error::Result;
 
 /// Print a domain's definition: the running one's with live facts, else the one on disk
 #[derive(Debug, clap::Args)]
+#[allow(clippy::struct_excessive_bools)]
 pub struct Dumpxml {
     /// The domain: name, id or UUID
     domain: String,
@@ -14,6 +15,9 @@ pub struct Dumpxml {
     /// Show passwords too
     #[arg(long)]
     security_info: bool,
+    /// Show a CPU that follows the host as it would be on this one
+    #[arg(long)]
+    update_cpu: bool,
     /// XML that libvirt defines, for moving the domain there
     #[arg(long)]
     migratable: bool,
@@ -27,6 +31,7 @@ impl Verb for Dumpxml {
         let domain = context.domain(&self.domain)?;
         let options = crate::manager::info::DumpOptions {
             inactive: self.inactive,
+            update_cpu: self.update_cpu,
             shown: crate::model::DumpOptions {
                 security_info: self.security_info,
                 migratable: self.migratable,

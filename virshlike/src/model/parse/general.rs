@@ -1,8 +1,6 @@
 //! The parts of `<domain>` beside its devices.
 
-use crate::model::domain::{
-    Backing, BootDevice, Clock, Cpu, CpuMode, CpuTopology, EndAction, Features, Memory, Os, Vcpus,
-};
+use crate::model::domain::{Backing, BootDevice, Clock, EndAction, Features, Memory, Os, Vcpus};
 use crate::model::findings::Findings;
 use crate::model::value;
 use crate::xml::{Element, Position};
@@ -298,114 +296,6 @@ pub(super) fn vcpus(root: Element<'_>, findings: &mut Findings<'_>) -> Option<Vc
         current: current.or(max)?,
         at: element.position(),
     })
-}
-
-pub(super) fn cpu(root: Element<'_>, vcpus: Option<&Vcpus>, findings: &mut Findings<'_>) -> Cpu {
-    let Some(element) = root.child("cpu") else {
-        return Cpu::default();
-    };
-    let mode = cpu_mode(element, findings);
-    if let Some(feature) = element.child("feature") {
-        let count = element.children_named("feature").count();
-        if mode == CpuMode::Baseline {
-            findings.warn(
-                feature.position(),
-                format!("the {count} <feature> of a CPU that nobody chose have no effect"),
-            );
-        } else {
-            findings.keep_with_hint(
-                feature.position(),
-                format!("{count} <feature>: single CPU features cannot be chosen yet"),
-                "remove them",
-            );
-        }
-    }
-    Cpu {
-        mode,
-        topology: topology(element, vcpus, findings),
-    }
-}
-
-fn cpu_mode(element: Element<'_>, findings: &mut Findings<'_>) -> CpuMode {
-    let model = element.child("model").map(|model| model.text().trim());
-    match element.value("mode") {
-        Some("host-passthrough") => CpuMode::HostPassthrough {
-            migratable: element.value("migratable") != Some("off"),
-        },
-        Some("host-model") => CpuMode::HostModel,
-        Some("maximum") => CpuMode::Maximum,
-        Some("custom") | None => match model {
-            None | Some("") if element.value("mode").is_none() => CpuMode::Default,
-            None | Some("" | "qemu64" | "kvm64") => {
-                findings.warn(
-                    element.position(),
-                    format!(
-                        "the CPU model '{}' is what libvirt writes when nobody chose; the guest gets the host's CPU without what cannot migrate",
-                        model.filter(|model| !model.is_empty()).unwrap_or("custom")
-                    ),
-                );
-                CpuMode::Baseline
-            }
-            Some(model) => {
-                findings.keep_with_hint(
-                    element.position(),
-                    format!("<cpu> names the model '{model}'; named models are not built yet"),
-                    "use <cpu mode='host-passthrough'/>",
-                );
-                CpuMode::Named(model.to_string())
-            }
-        },
-        Some(_) => {
-            if let Some(mode) = element.attribute("mode") {
-                findings.bad_attribute(
-                    element,
-                    mode,
-                    "'host-passthrough', 'host-model', 'maximum' or 'custom'",
-                );
-            }
-            CpuMode::Default
-        }
-    }
-}
-
-fn topology(
-    cpu: Element<'_>,
-    vcpus: Option<&Vcpus>,
-    findings: &mut Findings<'_>,
-) -> Option<CpuTopology> {
-    let element = cpu.child("topology")?;
-    let mut part = |name: &str| {
-        let parse = |text: &str| value::unsigned32(text).filter(|number| *number > 0);
-        findings
-            .parsed(element, name, "a whole number from 1", parse)
-            .unwrap_or(1)
-    };
-    let topology = CpuTopology {
-        sockets: part("sockets"),
-        dies: part("dies"),
-        cores: part("cores"),
-        threads: part("threads"),
-    };
-    let clusters = part("clusters");
-    if clusters > 1 {
-        findings.keep(
-            element.position(),
-            format!("<topology clusters='{clusters}'>: x86 has no clusters"),
-        );
-    }
-    if let (Some(vcpus), Some(product)) = (vcpus, topology.vcpus())
-        && product.checked_mul(clusters) != Some(vcpus.max)
-    {
-        findings.error_with_hint(
-            element.position(),
-            format!(
-                "the topology has room for {product} vCPUs, <vcpu> says {}",
-                vcpus.max
-            ),
-            "sockets * dies * cores * threads must be the number in <vcpu>",
-        );
-    }
-    Some(topology)
 }
 
 pub(super) fn os(root: Element<'_>, findings: &mut Findings<'_>) -> Os {

@@ -8,6 +8,7 @@
 //! leave this folder, because a document with errors gives no [`Domain`].
 
 mod conflicts;
+mod cpu;
 mod devices;
 mod disk;
 mod general;
@@ -78,7 +79,7 @@ fn read(root: Element<'_>, findings: &mut Findings<'_>) -> Domain {
     let name = general::name(root, findings);
     let memory = general::memory(root, findings);
     let vcpus = general::vcpus(root, findings);
-    let cpu = general::cpu(root, vcpus.as_ref(), findings);
+    let cpu = cpu::cpu(root, vcpus.as_ref(), findings);
     let devices = root.child("devices");
     let list = |name: &'static str| {
         devices

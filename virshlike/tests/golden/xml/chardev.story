@@ -11,12 +11,13 @@ chardev.xml:26:5: error: <channel>: channels are not built yet
 
 == shown of a running domain
    1 <domain type='kvm' id='3'>
-  11       <source path='/dev/pts/4'/>
-  15       <alias name='serial0'/>
-  20       <alias name='serial1'/>
-  25       <alias name='serial2'/>
-  27     <console type='pty' tty='/dev/pts/4'>
-  28       <source path='/dev/pts/4'/>
-  30       <alias name='serial0'/>
-  34       <alias name='channel0'/>
+   9   <cpu mode='host-passthrough' check='none' migratable='on'/>
+  12       <source path='/dev/pts/4'/>
+  16       <alias name='serial0'/>
+  21       <alias name='serial1'/>
+  26       <alias name='serial2'/>
+  28     <console type='pty' tty='/dev/pts/4'>
+  29       <source path='/dev/pts/4'/>
+  31       <alias name='serial0'/>
+  35       <alias name='channel0'/>
 

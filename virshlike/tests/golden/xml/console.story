@@ -9,8 +9,9 @@
 
 == shown of a running domain
    1 <domain type='kvm' id='3'>
-  10     <console type='pty' tty='/dev/pts/4'>
-  11       <source path='/dev/pts/4'/>
-  12       <alias name='serial0'/>
-  13     </console>
+   9   <cpu mode='host-passthrough' check='none' migratable='on'/>
+  11     <console type='pty' tty='/dev/pts/4'>
+  12       <source path='/dev/pts/4'/>
+  13       <alias name='serial0'/>
+  14     </console>
 

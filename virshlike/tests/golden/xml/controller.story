@@ -25,14 +25,15 @@ controller.xml:23:24: error: model='virtio' of <memballoon>: the balloon is not 
 
 == shown of a running domain
    1 <domain type='kvm' id='3'>
-  10     <controller type='pci' index='0' model='pcie-root'>
-  11       <alias name='pcie.0'/>
-  12     </controller>
-  15       <alias name='pci.1'/>
-  21       <alias name='pci.5'/>
-  24     <controller type='pci' model='pcie-to-pci-bridge' index='6'>
-  25       <alias name='pci.6'/>
-  26     </controller>
-  34       <alias name='rng0'/>
-  38       <alias name='balloon0'/>
+   9   <cpu mode='host-passthrough' check='none' migratable='on'/>
+  11     <controller type='pci' index='0' model='pcie-root'>
+  12       <alias name='pcie.0'/>
+  13     </controller>
+  16       <alias name='pci.1'/>
+  22       <alias name='pci.5'/>
+  25     <controller type='pci' model='pcie-to-pci-bridge' index='6'>
+  26       <alias name='pci.6'/>
+  27     </controller>
+  35       <alias name='rng0'/>
+  39       <alias name='balloon0'/>
 

@@ -4,9 +4,7 @@ cpu.xml:6:3: warning: <iothreads> has no effect: each disk has a worker of its o
 cpu.xml:7:3: warning: <cputune> has no effect: CPU tuning is not built yet
 
 == refused at start
-cpu.xml:16:5: error: <cache>: the cache that the guest sees cannot be chosen yet
-cpu.xml:17:5: error: 1 <feature>: single CPU features cannot be chosen yet
-  hint: remove them
+
 
 == added to the definition
   11     <type arch='x86_64' machine='vm-q35-1'>hvm</type>

@@ -18,26 +18,27 @@ devices.xml:39:5: error: <vsock>: vsock is not built yet
 
 == shown of a running domain
    1 <domain type='kvm' id='3'>
-  26     <memballoon model='none'>
-  27       <alias name='balloon0'/>
-  28     </memballoon>
-  29     <panic model='isa'>
-  30       <alias name='panic0'/>
-  31     </panic>
-  32     <panic model='pvpanic'/>
-  33     <shmem name='shared'>
-  34       <size unit='MiB'>4</size>
-  35     </shmem>
-  36     <memory model='dimm'>
-  37       <target>
-  38         <size unit='MiB'>64</size>
-  39         <node>0</node>
-  40       </target>
-  41     </memory>
-  42     <iommu model='intel'/>
-  43     <vsock model='virtio'>
-  44       <cid auto='yes'/>
-  45     </vsock>
-  46   </devices>
-  47 </domain>
+   9   <cpu mode='host-passthrough' check='none' migratable='on'/>
+  27     <memballoon model='none'>
+  28       <alias name='balloon0'/>
+  29     </memballoon>
+  30     <panic model='isa'>
+  31       <alias name='panic0'/>
+  32     </panic>
+  33     <panic model='pvpanic'/>
+  34     <shmem name='shared'>
+  35       <size unit='MiB'>4</size>
+  36     </shmem>
+  37     <memory model='dimm'>
+  38       <target>
+  39         <size unit='MiB'>64</size>
+  40         <node>0</node>
+  41       </target>
+  42     </memory>
+  43     <iommu model='intel'/>
+  44     <vsock model='virtio'>
+  45       <cid auto='yes'/>
+  46     </vsock>
+  47   </devices>
+  48 </domain>
 

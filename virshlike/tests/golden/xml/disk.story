@@ -18,9 +18,10 @@ disk.xml:50:30: error: bus='ide' of <target>: there is no IDE; start with --map-
 
 == shown of a running domain
    1 <domain type='kvm' id='3'>
-  28       <alias name='virtio-disk0'/>
-  36       <alias name='virtio-disk1'/>
-  42       <alias name='virtio-disk2'/>
-  52       <alias name='virtio-disk3'/>
-  58       <alias name='ide0-0-0'/>
+   9   <cpu mode='host-passthrough' check='none' migratable='on'/>
+  29       <alias name='virtio-disk0'/>
+  37       <alias name='virtio-disk1'/>
+  43       <alias name='virtio-disk2'/>
+  53       <alias name='virtio-disk3'/>
+  59       <alias name='ide0-0-0'/>
 

@@ -17,25 +17,26 @@ display.xml:20:20: error: type='virtio' of <model>: video cards are not built ye
 
 == shown of a running domain
    1 <domain type='kvm' id='3'>
-  10     <input type='tablet' bus='usb'>
-  11       <alias name='input0'/>
-  12     </input>
-  13     <input type='keyboard' bus='ps2'>
-  14       <alias name='input1'/>
-  15     </input>
-  16     <input type='mouse' bus='virtio'>
-  17       <alias name='input2'/>
-  18     </input>
-  19     <graphics type='vnc' port='-1' autoport='yes' listen='127.0.0.1'>
-  20       <listen type='address' address='127.0.0.1'/>
-  21     </graphics>
-  22     <graphics type='spice' autoport='yes'/>
-  23     <sound model='ich9'/>
-  24     <audio id='1' type='none'/>
-  25     <video>
-  26       <model type='virtio' heads='1' primary='yes'/>
-  27       <alias name='video0'/>
-  28     </video>
-  29   </devices>
-  30 </domain>
+   9   <cpu mode='host-passthrough' check='none' migratable='on'/>
+  11     <input type='tablet' bus='usb'>
+  12       <alias name='input0'/>
+  13     </input>
+  14     <input type='keyboard' bus='ps2'>
+  15       <alias name='input1'/>
+  16     </input>
+  17     <input type='mouse' bus='virtio'>
+  18       <alias name='input2'/>
+  19     </input>
+  20     <graphics type='vnc' port='-1' autoport='yes' listen='127.0.0.1'>
+  21       <listen type='address' address='127.0.0.1'/>
+  22     </graphics>
+  23     <graphics type='spice' autoport='yes'/>
+  24     <sound model='ich9'/>
+  25     <audio id='1' type='none'/>
+  26     <video>
+  27       <model type='virtio' heads='1' primary='yes'/>
+  28       <alias name='video0'/>
+  29     </video>
+  30   </devices>
+  31 </domain>
 

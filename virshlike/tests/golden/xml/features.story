@@ -13,4 +13,5 @@ features.xml:24:18: error: name='tsc' of <timer>: the TSC cannot be configured y
 
 == shown of a running domain
    1 <domain type='kvm' id='3'>
+  33   <cpu mode='host-passthrough' check='none' migratable='on'/>
 

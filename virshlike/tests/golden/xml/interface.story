@@ -18,8 +18,9 @@ interface.xml:26:22: error: type='user' of <interface>: networking in user space
 
 == shown of a running domain
    1 <domain type='kvm' id='3'>
-  14       <target dev='vnet0'/>
-  15       <alias name='net0'/>
-  29       <alias name='net1'/>
-  33       <alias name='net2'/>
+   9   <cpu mode='host-passthrough' check='none' migratable='on'/>
+  15       <target dev='vnet0'/>
+  16       <alias name='net0'/>
+  30       <alias name='net1'/>
+  34       <alias name='net2'/>
 

@@ -13,4 +13,5 @@ memory.xml:7:3: error: <maxMemory>: memory hot-plug is not built yet
 
 == shown of a running domain
    1 <domain type='kvm' id='3'>
+  31   <cpu mode='host-passthrough' check='none' migratable='on'/>
 

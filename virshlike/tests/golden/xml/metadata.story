@@ -11,4 +11,5 @@ metadata.xml:18:3: warning: <resource> has no effect: each guest has a scope of 
 
 == shown of a running domain
    1 <domain type='kvm' id='3'>
+  15   <cpu mode='host-passthrough' check='none' migratable='on'/>
 

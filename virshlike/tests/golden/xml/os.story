@@ -16,4 +16,5 @@ os.xml:14:3: error: <sysinfo>: SMBIOS strings and fw_cfg files of one's own are 
 
 == shown of a running domain
    1 <domain type='kvm' id='3'>
+  19   <cpu mode='host-passthrough' check='none' migratable='on'/>
 

@@ -12,6 +12,7 @@ rng.xml:19:23: error: model='egd' of <backend>: entropy daemons are not asked ye
 
 == shown of a running domain
    1 <domain type='kvm' id='3'>
-  18       <alias name='rng1'/>
-  25       <alias name='rng2'/>
+   9   <cpu mode='host-passthrough' check='none' migratable='on'/>
+  19       <alias name='rng1'/>
+  26       <alias name='rng2'/>
 

@@ -4,9 +4,10 @@
 //! crosses a process boundary. This must never touch the host.
 
 use super::{
-    BlkSpec, BootSpec, DeviceKind, DeviceSpec, MACHINE_NEWEST, MAX_VCPUS, MachineSpec, NetSpec,
-    PciAddress,
+    BlkSpec, BootSpec, CpuModel, DeviceKind, DeviceSpec, MACHINE_NEWEST, MAX_APIC_ID, MAX_VCPUS,
+    MachineSpec, NetSpec, PciAddress,
 };
+use crate::cpu;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -116,6 +117,32 @@ fn check_cpus(spec: &MachineSpec, problems: &mut Problems) {
                 cpus.max
             ),
         );
+    } else if let Some(topology) = &cpus.topology
+        && topology.highest_apic_id() > MAX_APIC_ID
+    {
+        problems.add(
+            "cpus/topology",
+            format!(
+                "its highest APIC identifier would be {}; there are none above {MAX_APIC_ID}",
+                topology.highest_apic_id()
+            ),
+        );
+    }
+    if let CpuModel::Named { name, .. } = &cpus.model
+        && cpu::find_model(name).is_none()
+    {
+        problems.add("cpus/model", format!("there is no CPU model '{name}'"));
+    }
+    for rule in &cpus.features {
+        if cpu::Feature::named(&rule.name).is_none() {
+            let message = format!("there is no CPU feature '{}'", rule.name);
+            problems.add("cpus/features", message);
+        }
+    }
+    if let Some(letters) = &cpus.vendor_id
+        && (letters.len() != 12 || !letters.bytes().all(|byte| byte.is_ascii_graphic()))
+    {
+        problems.add("cpus/vendor_id", "a vendor has twelve printable letters");
     }
 }
 

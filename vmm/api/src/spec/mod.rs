@@ -13,7 +13,7 @@ mod memory;
 mod pci;
 
 pub use check::Problem;
-pub use cpu::{CpuModel, CpuSpec, CpuTopology, MAX_VCPUS};
+pub use cpu::{CpuModel, CpuSpec, CpuTopology, FeaturePolicy, FeatureRule, MAX_APIC_ID, MAX_VCPUS};
 pub use device::{
     BlkSpec, CacheMode, DebugExitSpec, DetectZeroes, DeviceKind, DeviceSpec, DiscardMode,
     ErrorPolicy, ImageFormat, ImageSpec, IoEngine, NetSpec, PvPanicSpec, RngSpec, RootPortSpec,

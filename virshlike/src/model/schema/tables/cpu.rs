@@ -15,34 +15,17 @@ const CPU: Group = Group {
         honoured(
             "cpu@mode",
             OneOf(&["custom", "host-model", "host-passthrough", "maximum"]),
-            "host-passthrough; host-model and maximum give the same",
+            "host-passthrough when absent; host-model is the nearest of our models and what the host has beyond it; maximum also has what cannot migrate",
         ),
         honoured(
             "cpu@match",
-            Words(&[
-                word("exact"),
-                word("minimum"),
-                kept_word(
-                    "strict",
-                    "a CPU with nothing beyond the model is not built yet",
-                ),
-            ]),
-            "exact and minimum give what the mode says",
+            Words(&[word("exact"), word("minimum"), word("strict")]),
+            "exact shows what is written; minimum also what the host has beyond; strict refuses a host with more",
         ),
         honoured(
             "cpu@check",
-            Words(&[
-                word("none"),
-                warned_word(
-                    "partial",
-                    "the CPU is not compared with the one that was asked for",
-                ),
-                warned_word(
-                    "full",
-                    "the CPU is not compared with the one that was asked for",
-                ),
-            ]),
-            "none",
+            Words(&[word("none"), word("partial"), word("full")]),
+            "all give the same: a CPU that cannot be had in full is refused at start",
         ),
         honoured(
             "cpu@migratable",
@@ -53,48 +36,54 @@ const CPU: Group = Group {
         honoured(
             "cpu/model",
             Text,
-            "qemu64 and kvm64 stand for no choice; others are kept",
+            "one that `vm cpu-models` lists; qemu64 and kvm64 stand for no choice and give the oldest, x86-64-v1, with a warning; others are kept",
         ),
         honoured(
             "cpu/model@fallback",
             Words(&[word("allow"), word("forbid")]),
-            "what to do when the host lacks the model",
+            "no model is replaced by another: what the host lacks is refused at start, with a model that works",
         ),
-        kept(
+        honoured(
             "cpu/model@vendor_id",
             Text,
-            "the vendor cannot be chosen yet",
+            "the twelve letters of the vendor that the guest reads",
         ),
-        kept("cpu/vendor", Text, "the vendor cannot be chosen yet"),
+        honoured(
+            "cpu/vendor",
+            Text,
+            "Intel, AMD or Hygon: hosts of another maker are refused at start",
+        ),
         honoured(
             "cpu/topology",
             Empty,
             "the product must be the number in `<vcpu>`",
         ),
         part("cpu/topology@sockets,dies,clusters,cores,threads", Number),
-        kept(
-            "cpu/cache",
-            Empty,
-            "the cache that the guest sees cannot be chosen yet",
-        ),
+        part("cpu/cache", Empty),
         part("cpu/cache@level", Number),
-        part(
+        honoured(
             "cpu/cache@mode",
-            OneOf(&["emulate", "passthrough", "disable"]),
+            Words(&[
+                word("passthrough"),
+                kept_word("emulate", "made-up caches are not built yet"),
+                kept_word("disable", "hiding the caches is not built yet"),
+            ]),
+            "the host's caches, as every guest sees them",
         ),
-        kept(
+        honoured(
             "cpu/maxphysaddr",
             Empty,
-            "the address width cannot be chosen yet",
+            "bits of a guest physical address; the host's when absent",
         ),
         part("cpu/maxphysaddr@mode", OneOf(&["emulate", "passthrough"])),
         part("cpu/maxphysaddr@bits,limit", Number),
         part("cpu/feature", Empty).many(),
-        part(
+        honoured(
             "cpu/feature@policy",
             OneOf(&["force", "require", "optional", "disable", "forbid"]),
+            "require and force: the host has it or the start is refused, for no bit is shown that KVM does not offer; optional: where the host has it; disable: hidden; forbid: hidden, and a host that has it is refused",
         ),
-        part("cpu/feature@name", Text),
+        honoured("cpu/feature@name", Text, "libvirt's name of a feature"),
     ],
 };
 
