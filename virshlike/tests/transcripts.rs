@@ -80,3 +80,8 @@ fn mistakes_are_answered_with_a_next_step() {
 fn facts_for_programs() {
     replay("json.txt");
 }
+
+#[test]
+fn looking_at_domains() {
+    replay("watching.txt");
+}

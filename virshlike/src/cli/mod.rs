@@ -18,6 +18,7 @@ pub mod console;
 mod context;
 pub mod image;
 pub mod not_built;
+pub mod openmetrics;
 pub mod registry;
 pub mod table;
 pub mod ui;

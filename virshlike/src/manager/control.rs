@@ -42,6 +42,17 @@ impl Manager {
         self.ask(domain, Request::Reset, "reset")
     }
 
+    /// Stops the job that holds the machine.
+    ///
+    /// # Errors
+    /// It is not running, or there is no job.
+    pub fn abort_job(&self, domain: &Domain) -> Result<()> {
+        // Without the domain's lock: the command whose job it is holds that.
+        self.running(domain)?.call(Request::AbortJob, ANSWER)?;
+        self.note(domain.uuid, "domjobabort", &domain.name, "");
+        Ok(())
+    }
+
     fn ask(&self, domain: &Domain, request: Request, verb: &str) -> Result<()> {
         let _domain = self.store.lock_domain(domain.uuid, &domain.name)?;
         self.running(domain)?.call(request, ANSWER)?;

@@ -26,6 +26,15 @@ pub enum State {
 }
 
 impl State {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Running,
+        Self::Paused,
+        Self::Crashed,
+        Self::ShutOff,
+        Self::NoAnswer,
+    ];
+
     /// The state that a process reports.
     pub fn of_run(run: &RunState) -> Self {
         match run {

@@ -7,7 +7,9 @@
 //! - [`start`]: from a definition to a running guest; [`machine`] builds its spec.
 //! - [`cpu`]: what the guest is shown of the host's processor.
 //! - [`control`]: suspend, resume, shutdown, reboot, reset, destroy.
-//! - [`info`]: state and facts of one domain.
+//! - [`info`]: state and facts of one domain; [`stats`]: its figures; [`usage`]: all domains'.
+//! - [`watch`]: what happens to domains.
+//! - [`metadata`]: other programs' elements in a definition.
 //!
 //! Nothing here prints. A verb that only reads takes no lock and writes nothing.
 
@@ -20,9 +22,12 @@ mod find;
 pub mod host;
 pub mod info;
 pub mod machine;
+pub mod metadata;
 pub mod start;
 pub mod stats;
 pub mod storage;
+pub mod usage;
+pub mod watch;
 
 pub use find::{Domain, Summary};
 pub use info::State;

@@ -148,18 +148,26 @@ impl Guest {
         self.wait_gone(self.process().as_ref(), patience)
     }
 
-    /// Its events, one after the other, until it ends or `next` says enough.
+    /// A connection on which its events arrive from now on.
+    ///
+    /// # Errors
+    /// As [`Guest::call`].
+    pub fn subscribe(&self) -> Result<Client> {
+        let what = format!("the process of domain '{}'", self.record.name);
+        let subscribe = || {
+            let mut client = self.connect(ANSWER)?;
+            client.call(Request::Events, &[], ANSWER)?;
+            Ok(client)
+        };
+        subscribe().map_err(|error| explain(&error, &what))
+    }
+
+    /// The events that arrive, one after the other, until it ends or `next` says enough.
     ///
     /// # Errors
     /// A broken connection; the end of the guest is none.
-    pub fn events(&self, mut next: impl FnMut(Event) -> bool) -> Result<()> {
+    pub fn events(&self, mut client: Client, mut next: impl FnMut(Event) -> bool) -> Result<()> {
         let what = format!("the process of domain '{}'", self.record.name);
-        let mut client = self
-            .connect(ANSWER)
-            .map_err(|error| explain(&error, &what))?;
-        client
-            .call(Request::Events, &[], ANSWER)
-            .map_err(|error| explain(&error, &what))?;
         loop {
             match client.next_event(Duration::from_secs(3600)) {
                 Ok(event) => {

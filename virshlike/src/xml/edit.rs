@@ -15,6 +15,7 @@ pub struct NewElement {
     attributes: Vec<(String, String)>,
     text: Option<String>,
     children: Vec<NewElement>,
+    verbatim: Option<String>,
 }
 
 impl NewElement {
@@ -25,6 +26,15 @@ impl NewElement {
             attributes: Vec::new(),
             text: None,
             children: Vec::new(),
+            verbatim: None,
+        }
+    }
+
+    /// An element that is written as it is, its tags included.
+    pub fn verbatim(name: impl Into<String>, xml: impl Into<String>) -> Self {
+        Self {
+            verbatim: Some(xml.into()),
+            ..Self::new(name)
         }
     }
 
@@ -68,6 +78,10 @@ impl NewElement {
     }
 
     fn render(&self, out: &mut String, layout: &Layout) {
+        if let Some(xml) = &self.verbatim {
+            out.push_str(xml);
+            return;
+        }
         out.push('<');
         out.push_str(&self.name);
         for (name, value) in &self.attributes {

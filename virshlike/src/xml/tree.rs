@@ -245,6 +245,11 @@ impl<'a> Element<'a> {
         None
     }
 
+    /// It as it is written, from `<` to the last `>`.
+    pub fn source(self) -> &'a str {
+        self.document.slice(self.node().whole)
+    }
+
     /// Where its opening `<` stands.
     pub fn position(self) -> Position {
         self.document.position(self.node().whole.start as usize)

@@ -1,22 +1,33 @@
 //! `vm desc`
 
+use super::edit::edit_text;
 use crate::cli::{Context, Group, Verb};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 
 /// Print or change a domain's description, or with --title its title
 #[derive(Debug, clap::Args)]
+#[allow(clippy::struct_excessive_bools)]
 pub struct Desc {
     /// The domain: name, id or UUID
     domain: String,
-    /// The new text; '' removes it
+    /// The new text, in one word or several; '' removes it
     #[arg(id = "new-desc")]
-    text: Option<String>,
+    text: Vec<String>,
     /// The title instead of the description
     #[arg(long)]
     title: bool,
     /// The definition on disk; that is always the one that changes
     #[arg(long)]
     config: bool,
+    /// The definition that the domain runs
+    #[arg(long, conflicts_with = "config")]
+    live: bool,
+    /// The one that counts now; it is what is printed anyway
+    #[arg(long, conflicts_with_all = ["live", "config"])]
+    current: bool,
+    /// Change it with $VISUAL or $EDITOR
+    #[arg(long, conflicts_with = "new-desc")]
+    edit: bool,
 }
 
 impl Verb for Desc {
@@ -27,7 +38,28 @@ impl Verb for Desc {
         let manager = context.manager()?;
         let domain = context.domain(&self.domain)?;
         let what = if self.title { "title" } else { "description" };
-        if let Some(text) = self.text {
+        let changes = self.edit || !self.text.is_empty();
+        if self.live {
+            manager.running(&domain)?;
+            if changes {
+                let error = Error::new(Kind::Unsupported, "changing it live is not built yet");
+                return Err(error.hint("use --config: the next start takes it up"));
+            }
+        }
+        if changes {
+            let text = match self.edit {
+                true => {
+                    let (_, model) = manager.current_definition(&domain, None)?;
+                    let old = if self.title {
+                        model.title
+                    } else {
+                        model.description
+                    };
+                    let new = edit_text(&old.unwrap_or_default(), "description.txt")?;
+                    new.trim_end().to_string()
+                }
+                false => self.text.join(" "),
+            };
             manager.describe(&domain, what, &text)?;
             return context
                 .ui

@@ -78,15 +78,34 @@ fn give_up(domain: &Domain, folder: tempfile::TempDir, error: Error) -> Error {
         .hint(format!("your text is kept in {}", kept.display()))
 }
 
+/// A text as it comes out of an editor.
+///
+/// # Errors
+/// No room for a private file, or an editor that fails.
+pub fn edit_text(before: &str, name: &str) -> Result<String> {
+    let folder = tempfile::Builder::new()
+        .prefix("vm-edit-")
+        .tempdir()
+        .map_err(|error| Error::io("create a file in", &std::env::temp_dir(), &error))?;
+    let path = folder.path().join(name);
+    fs::write(&path, before).map_err(|error| Error::io("write", &path, &error))?;
+    edit(&path)?;
+    fs::read_to_string(&path).map_err(|error| Error::io("read", &path, &error))
+}
+
 fn edit(path: &Path) -> Result<()> {
-    let editor = ["VISUAL", "EDITOR"]
-        .iter()
-        .find_map(|name| {
-            std::env::var(name)
-                .ok()
-                .filter(|editor| !editor.trim().is_empty())
-        })
-        .unwrap_or_else(|| "vi".to_string());
+    let named = ["VISUAL", "EDITOR"].iter().find_map(|name| {
+        std::env::var(name)
+            .ok()
+            .filter(|editor| !editor.trim().is_empty())
+    });
+    // An editor that was named may work without a terminal; vi would wait for ever.
+    if named.is_none() && !io::stdin().is_terminal() {
+        return Err(Error::new(Kind::Usage, "there is no terminal to edit on")
+            .cause("nothing was changed")
+            .hint("name a program that edits without one in EDITOR, or use 'vm define'"));
+    }
+    let editor = named.unwrap_or_else(|| "vi".to_string());
     let failed = |why: String| {
         Error::new(Kind::Io, format!("the editor '{editor}' failed"))
             .cause(why)

@@ -1,36 +1,53 @@
-//! `vm event`
+//! `vm event`: what happens to domains, as it happens.
+//!
+//! Running guests tell of themselves, one connection each; that one was started, defined, changed or
+//! removed is seen in the store and in the runtime directories, which are looked at every
+//! [`TICK`]. Nothing is missed that lasts longer than that.
 
 use crate::cli::{Context, Group, Verb};
 use crate::error::{Error, Kind, Result};
+use crate::manager::watch::{Happening, Type, Watch};
 use serde::Serialize;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
-use vmm_api::control::Event as Happened;
 
-/// Wait for what happens to a running domain, and print it
+/// How often the store and the runtime directories are looked at.
+const TICK: Duration = Duration::from_millis(200);
+
+/// Wait for what happens to domains, and print it
 ///
 /// Without --loop it ends after the first event.
 #[derive(Debug, clap::Args)]
+#[allow(clippy::struct_excessive_bools)]
 pub struct Event {
-    /// The domain: name, id or UUID; every running one when absent
+    /// The domain: name, id or UUID; all of them when absent
     domain: Option<String>,
-    /// Go on until the domain ends or Ctrl+C
+    /// Only events of this type; --list shows the types
+    #[arg(long, value_name = "TYPE")]
+    event: Option<Type>,
+    /// Events of every type; so it is anyway without --event
+    #[arg(long, conflicts_with = "event")]
+    all: bool,
+    /// Go on until Ctrl+C or --timeout
     #[arg(long = "loop")]
     repeat: bool,
     /// Seconds to wait at most
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
+    /// Print the types of events, and end
+    #[arg(long)]
+    list: bool,
     /// Print when it happened
     #[arg(long)]
     timestamp: bool,
 }
 
 #[derive(Debug, Serialize)]
-struct Line {
+struct Line<'a> {
     time: String,
-    domain: String,
-    #[serde(flatten)]
-    event: Happened,
+    domain: &'a str,
+    event: &'static str,
+    detail: &'a str,
 }
 
 impl Verb for Event {
@@ -38,55 +55,43 @@ impl Verb for Event {
     const GROUP: Group = Group::Monitoring;
 
     fn run(self, context: &Context) -> Result<()> {
+        if self.list {
+            if context.ui.is_json() {
+                return context.ui.json(&Type::ALL.map(Type::as_str));
+            }
+            return Type::ALL
+                .into_iter()
+                .try_for_each(|kind| context.ui.line(kind.as_str()));
+        }
         let manager = context.manager()?;
-        let guests = match &self.domain {
-            Some(word) => vec![manager.running(&context.domain(word)?)?],
-            None => manager.guests()?,
-        };
-        if guests.is_empty() {
-            return Err(Error::new(Kind::State, "no domain is running").hint("vm list --all"));
-        }
+        let domain = self.domain.as_ref().map(|word| context.domain(word));
+        let domain = domain.transpose()?;
         let (sender, receiver) = mpsc::channel();
-        for guest in guests {
-            let sender = sender.clone();
-            // One thread per guest; they end with the process or with their guest.
-            std::thread::spawn(move || {
-                let name = guest.record.name.clone();
-                let result = guest.events(|event| sender.send(Ok((name.clone(), event))).is_ok());
-                if let Err(error) = result {
-                    // Nobody listens any more when this fails.
-                    let _ = sender.send(Err(error));
-                }
-            });
-        }
-        drop(sender);
+        let mut watch = Watch::new(manager, domain, sender)?;
         let deadline = self
             .timeout
             .map(|seconds| Instant::now() + Duration::from_secs(seconds));
         let mut count = 0;
         loop {
-            let next = match deadline {
-                Some(deadline) => {
-                    receiver.recv_timeout(deadline.saturating_duration_since(Instant::now()))
-                }
-                None => receiver
-                    .recv()
-                    .map_err(|_| mpsc::RecvTimeoutError::Disconnected),
-            };
-            match next {
-                Ok(Ok((domain, event))) => {
-                    self.print(context, domain, event)?;
-                    count += 1;
-                }
-                Ok(Err(error)) => return Err(error),
-                Err(mpsc::RecvTimeoutError::Timeout) => {
-                    context.ui.sentence("event loop timed out")?;
-                    break;
-                }
-                Err(mpsc::RecvTimeoutError::Disconnected) => break,
-            }
-            if !self.repeat {
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                context.ui.sentence("event loop timed out")?;
                 break;
+            }
+            match receiver.recv_timeout(left.unwrap_or(TICK).min(TICK)) {
+                Ok(happening) => {
+                    if self.event.is_some_and(|wanted| wanted != happening.kind) {
+                        continue;
+                    }
+                    self.print(context, &happening)?;
+                    count += 1;
+                    if !self.repeat {
+                        break;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => watch.look()?,
+                // The watch has a sender of its own.
+                Err(RecvTimeoutError::Disconnected) => break,
             }
         }
         context.ui.sentence(format!("events received: {count}"))
@@ -94,51 +99,37 @@ impl Verb for Event {
 }
 
 impl Event {
-    fn print(&self, context: &Context, domain: String, event: Happened) -> Result<()> {
+    fn print(&self, context: &Context, happening: &Happening) -> Result<()> {
         let time = jiff::Zoned::now()
             .strftime("%Y-%m-%d %H:%M:%S%.3f%z")
             .to_string();
+        let Happening {
+            domain,
+            kind,
+            detail,
+        } = happening;
         if context.ui.is_json() {
             let line = Line {
                 time,
                 domain,
-                event,
+                event: kind.as_str(),
+                detail,
             };
             let text = serde_json::to_string(&line)
                 .map_err(|error| Error::new(Kind::Io, error.to_string()))?;
             return context.ui.line(text);
         }
-        let stamp = if self.timestamp {
-            format!("{time}: ")
-        } else {
-            String::new()
+        let stamp = match self.timestamp {
+            true => format!("{time}: "),
+            false => String::new(),
+        };
+        let detail = match detail.is_empty() {
+            true => String::new(),
+            false => format!(": {detail}"),
         };
         context.ui.line(format!(
-            "{stamp}event for domain '{domain}': {}",
-            describe(&event)
+            "{stamp}event '{}' for domain '{domain}'{detail}",
+            kind.as_str()
         ))
-    }
-}
-
-fn describe(event: &Happened) -> String {
-    let with = |words: String, detail: &str| {
-        if detail.is_empty() {
-            words
-        } else {
-            format!("{words}: {detail}")
-        }
-    };
-    match event {
-        Happened::Running => "Resumed".into(),
-        Happened::Paused { reason, detail } => {
-            with(format!("Suspended ({})", reason.as_str()), detail)
-        }
-        Happened::Reset => "Reset".into(),
-        Happened::Powerdown => "Power button pressed".into(),
-        Happened::Stopped { reason, detail } => {
-            with(format!("Stopped ({})", reason.as_str()), detail)
-        }
-        Happened::Job { job, done, total } => format!("Job {}: {done} of {total}", job.as_str()),
-        Happened::Unknown => "an event of a newer build".into(),
     }
 }

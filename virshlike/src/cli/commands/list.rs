@@ -3,7 +3,7 @@
 use crate::cli::table::Table;
 use crate::cli::{Context, Group, Verb};
 use crate::error::Result;
-use crate::manager::{Domain, State, Summary};
+use crate::manager::{Manager, State, Summary};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -55,6 +55,49 @@ pub struct List {
     /// Only crashed ones and those that do not answer
     #[arg(long)]
     state_other: bool,
+    #[command(flatten)]
+    kept: Kept,
+}
+
+/// Filters by what may be kept of a domain beside its definition. This build keeps nothing of that
+/// kind yet: no domain has any, and every domain is without.
+#[derive(Debug, Default, clap::Args)]
+#[allow(clippy::struct_excessive_bools)]
+struct Kept {
+    /// Only those with snapshots: none in this build
+    #[arg(long)]
+    with_snapshot: bool,
+    /// Only those without snapshots: every one in this build
+    #[arg(long)]
+    without_snapshot: bool,
+    /// Only those with checkpoints: none in this build
+    #[arg(long)]
+    with_checkpoint: bool,
+    /// Only those without checkpoints: every one in this build
+    #[arg(long)]
+    without_checkpoint: bool,
+    /// Only those with a managed save: none in this build
+    #[arg(long)]
+    with_managed_save: bool,
+    /// Only those without a managed save: every one in this build
+    #[arg(long)]
+    without_managed_save: bool,
+    /// Mark those with a managed save as saved: none in this build
+    #[arg(long)]
+    managed_save: bool,
+}
+
+impl Kept {
+    /// Whether a domain that has nothing kept is among those asked for. With both halves of a pair
+    /// the pair does not filter, as in virsh.
+    fn takes_bare(&self) -> bool {
+        let pairs = [
+            (self.with_snapshot, self.without_snapshot),
+            (self.with_checkpoint, self.without_checkpoint),
+            (self.with_managed_save, self.without_managed_save),
+        ];
+        pairs.iter().all(|(with, without)| !with || *without)
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -65,6 +108,8 @@ struct Line {
     state: State,
     persistent: bool,
     autostart: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    title: Option<String>,
 }
 
 impl Verb for List {
@@ -93,41 +138,15 @@ impl Verb for List {
                 silent.name
             ));
         }
-        let uuid = |summary: &Summary| match summary.uuid {
-            Some(uuid) => Ok(uuid),
-            None => manager
-                .find(&summary.name)
-                .map(|domain: Domain| domain.uuid),
-        };
         if context.ui.is_json() {
-            let mut lines = Vec::new();
-            for summary in &list {
-                lines.push(Line {
-                    id: summary.id,
-                    uuid: uuid(summary)?,
-                    state: summary.state,
-                    persistent: summary.persistent,
-                    autostart: store.is_autostarted(&summary.name),
-                    name: summary.name.clone(),
-                });
-            }
-            return context.ui.json(&lines);
+            let lines: Result<Vec<Line>> = list
+                .iter()
+                .map(|summary| self.line(manager, summary))
+                .collect();
+            return context.ui.json(&lines?);
         }
         if self.name || self.uuid || self.id {
-            for summary in &list {
-                let mut words = Vec::new();
-                if self.id {
-                    words.push(summary.id.map_or("-".into(), |id| id.to_string()));
-                }
-                if self.uuid {
-                    words.push(uuid(summary)?.to_string());
-                }
-                if self.name {
-                    words.push(summary.name.clone());
-                }
-                context.ui.line(words.join(" "))?;
-            }
-            return Ok(());
+            return self.words(context, &list);
         }
         let mut header = vec!["Id", "Name", "State"];
         if self.title {
@@ -135,11 +154,9 @@ impl Verb for List {
         }
         let mut table = Table::new(&header);
         for summary in list {
-            let title = if self.title {
-                let domain = manager.find(&summary.name)?;
-                manager.title(&domain)
-            } else {
-                None
+            let title = match self.title {
+                true => manager.title(&manager.find(&summary.name)?),
+                false => None,
             };
             let mut cells = vec![
                 summary.id.map_or("-".into(), |id| id.to_string()),
@@ -155,7 +172,48 @@ impl Verb for List {
     }
 }
 
+/// The UUID of a listed domain, from its definition where the listing did not need it.
+fn uuid(manager: &Manager, summary: &Summary) -> Result<Uuid> {
+    match summary.uuid {
+        Some(uuid) => Ok(uuid),
+        None => manager.find(&summary.name).map(|domain| domain.uuid),
+    }
+}
+
 impl List {
+    fn line(&self, manager: &Manager, summary: &Summary) -> Result<Line> {
+        Ok(Line {
+            id: summary.id,
+            uuid: uuid(manager, summary)?,
+            state: summary.state,
+            persistent: summary.persistent,
+            autostart: manager.store().is_autostarted(&summary.name),
+            title: match self.title {
+                true => manager.title(&manager.find(&summary.name)?),
+                false => None,
+            },
+            name: summary.name.clone(),
+        })
+    }
+
+    /// Ids, UUIDs and names without a table, one domain per line.
+    fn words(&self, context: &Context, list: &[Summary]) -> Result<()> {
+        for summary in list {
+            let mut words = Vec::new();
+            if self.id {
+                words.push(summary.id.map_or("-".into(), |id| id.to_string()));
+            }
+            if self.uuid {
+                words.push(uuid(context.manager()?, summary)?.to_string());
+            }
+            if self.name {
+                words.push(summary.name.clone());
+            }
+            context.ui.line(words.join(" "))?;
+        }
+        Ok(())
+    }
+
     fn wants(&self, summary: &Summary, store: &crate::store::Store) -> bool {
         let active = summary.id.is_some();
         let by_state =
@@ -174,6 +232,6 @@ impl List {
             self.persistent == self.transient || summary.persistent == self.persistent;
         let autostart = self.autostart == self.no_autostart
             || store.is_autostarted(&summary.name) == self.autostart;
-        activity && persistence && autostart
+        activity && persistence && autostart && self.kept.takes_bare()
     }
 }

@@ -1,0 +1,89 @@
+//! `vm metadata`
+
+use super::edit::edit_text;
+use crate::cli::{Context, Group, Verb};
+use crate::error::{Error, Kind, Result};
+use crate::manager::metadata::absent;
+
+/// Print or change what other programs keep in a domain's definition
+///
+/// One element per namespace. What changes is always the definition on disk.
+#[derive(Debug, clap::Args)]
+#[allow(clippy::struct_excessive_bools)]
+pub struct Metadata {
+    /// The domain: name, id or UUID
+    domain: String,
+    /// The URI of the namespace
+    uri: String,
+    /// Put this element there; needs --key
+    #[arg(long, value_name = "XML", conflicts_with_all = ["remove", "edit"])]
+    set: Option<String>,
+    /// The prefix that stands for the namespace
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+    /// Change the element with $VISUAL or $EDITOR; needs --key where there is none yet
+    #[arg(long, conflicts_with = "remove")]
+    edit: bool,
+    /// Remove the element
+    #[arg(long)]
+    remove: bool,
+    /// The definition on disk
+    #[arg(long, conflicts_with = "live")]
+    config: bool,
+    /// The definition that the domain runs
+    #[arg(long)]
+    live: bool,
+    /// The one that counts now; it is what is printed anyway
+    #[arg(long, conflicts_with_all = ["live", "config"])]
+    current: bool,
+}
+
+impl Verb for Metadata {
+    const NAME: &'static str = "metadata";
+    const GROUP: Group = Group::Domain;
+
+    fn run(self, context: &Context) -> Result<()> {
+        let manager = context.manager()?;
+        let domain = context.domain(&self.domain)?;
+        let changes = self.set.is_some() || self.edit || self.remove;
+        if self.live {
+            manager.running(&domain)?;
+            if changes {
+                let error = Error::new(Kind::Unsupported, "changing it live is not built yet");
+                return Err(error.hint("use --config: the next start takes it up"));
+            }
+        }
+        if self.remove {
+            manager.set_metadata(&domain, &self.uri, None)?;
+            return context.ui.sentence("Metadata removed");
+        }
+        let xml = match self.set.clone() {
+            Some(xml) => Some(xml),
+            None if self.edit => {
+                let old = manager.metadata(&domain, &self.uri, true)?;
+                let old = old.unwrap_or_default();
+                Some(edit_text(&old, "metadata.xml")?).filter(|new| *new != old)
+            }
+            None => None,
+        };
+        if let Some(xml) = xml {
+            let key = self.key.as_deref().ok_or_else(|| {
+                Error::new(
+                    Kind::Usage,
+                    "namespace key is required when modifying metadata",
+                )
+                .hint("such as --key app")
+            })?;
+            manager.set_metadata(&domain, &self.uri, Some((key, &xml)))?;
+            return context.ui.sentence("Metadata modified");
+        }
+        if self.edit {
+            return context.ui.sentence("Metadata not changed");
+        }
+        let found = manager.metadata(&domain, &self.uri, self.config)?;
+        if context.ui.is_json() {
+            return context.ui.json(&found);
+        }
+        context.ui.line(found.ok_or_else(absent)?)
+    }
+}
