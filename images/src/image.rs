@@ -5,9 +5,10 @@ use crate::access;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Format;
 use crate::format::qcow2::Qcow2;
-use crate::format::qcow2::header::Compression;
+use crate::format::qcow2::header::{Compression, Header};
 use crate::gate::Gate;
 use crate::node::{Kind, Node, open_chain};
+use crate::ops::create::Preallocation;
 use crate::ops::map::{MapEntry, status};
 use crate::requests::{FreezeGuard, Requests};
 use crate::storage::lock::LockMode;
@@ -227,7 +228,7 @@ impl Image {
         if !self.options.read_only {
             match &self.top()?.kind {
                 Kind::Raw(raw) => raw.storage.sync().await?,
-                Kind::Qcow2(image) => image.settle().await?,
+                Kind::Qcow2(image) => image.close().await?,
             }
         }
         self.requests.set_active(false);
@@ -463,19 +464,38 @@ impl Image {
         }
     }
 
+    /// Makes the topmost layer fit for version 2; see [`crate::ops::amend`].
+    pub(crate) async fn expand_zeroes(&self) -> Result<()> {
+        let _alone = self.freeze_for_change().await?;
+        match &self.top()?.kind {
+            Kind::Raw(_) => Ok(()),
+            Kind::Qcow2(image) => image.expand_zeroes(&self.chain).await,
+        }
+    }
+
+    /// As [`Image::inactivate`], with a last change of a qcow2 image's header. The image must be
+    /// opened anew afterwards.
+    pub(crate) async fn inactivate_with(&self, change: impl FnOnce(&mut Header)) -> Result<()> {
+        let _alone = self.freeze_for_change().await?;
+        if let Some(image) = self.top_qcow2() {
+            image.close().await?;
+            image.change_header(change).await?;
+        }
+        self.requests.set_active(false);
+        self.unlock_all();
+        Ok(())
+    }
+
     /// Gives the disk another size; see [`crate::ops::resize`].
-    pub(crate) async fn resize(&self, size: u64) -> Result<()> {
+    pub(crate) async fn resize(&self, size: u64, how: Preallocation) -> Result<()> {
         let size = size
             .checked_next_multiple_of(512)
             .filter(|&s| i64::try_from(s).is_ok())
             .ok_or_else(|| Error::invalid(format!("{size} bytes are too many")))?;
         let _alone = self.freeze_for_change().await?;
         match &self.top()?.kind {
-            Kind::Raw(raw) => {
-                raw.storage.set_len(size)?;
-                raw.reload()
-            }
-            Kind::Qcow2(image) => image.resize(&self.chain, size).await,
+            Kind::Raw(raw) => raw.resize(size, how).await,
+            Kind::Qcow2(image) => image.resize(&self.chain, size, how).await,
         }
     }
 
@@ -488,7 +508,10 @@ impl Image {
                 "compression of raw images",
                 "a raw image has no compressed clusters",
             )),
-            Kind::Qcow2(image) => image.write_compressed(offset, packed).await,
+            Kind::Qcow2(image) => {
+                image.record_write(offset, image.geometry.cluster());
+                image.write_compressed(offset, packed).await
+            }
         }
     }
 
@@ -518,21 +541,30 @@ impl Image {
     async fn write_top(&self, offset: u64, bufs: &[Buffer]) -> Result<()> {
         match &self.top()?.kind {
             Kind::Raw(raw) => raw.storage.write(offset, bufs).await,
-            Kind::Qcow2(image) => image.write(&self.chain, offset, bufs).await,
+            Kind::Qcow2(image) => {
+                image.record_write(offset, storage::total(bufs));
+                image.write(&self.chain, offset, bufs).await
+            }
         }
     }
 
     async fn zero_top(&self, offset: u64, len: u64, unmap: bool) -> Result<()> {
         match &self.top()?.kind {
             Kind::Raw(raw) => raw.storage.zero(offset, len, unmap).await,
-            Kind::Qcow2(image) => image.zero(&self.chain, offset, len, unmap).await,
+            Kind::Qcow2(image) => {
+                image.record_write(offset, len);
+                image.zero(&self.chain, offset, len, unmap).await
+            }
         }
     }
 
     async fn discard_top(&self, offset: u64, len: u64) -> Result<()> {
         match &self.top()?.kind {
             Kind::Raw(raw) => raw.storage.discard(offset, len).await,
-            Kind::Qcow2(image) => image.discard(&self.chain, offset, len).await,
+            Kind::Qcow2(image) => {
+                image.record_write(offset, len);
+                image.discard(&self.chain, offset, len).await
+            }
         }
     }
 

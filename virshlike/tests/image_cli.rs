@@ -280,3 +280,49 @@ fn an_image_in_use_is_refused_with_who_holds_it() {
     holder.wait().expect("it ends");
     done(dir, &["resize", "a.qcow2", "2M"]);
 }
+
+#[test]
+fn bitmaps_and_options_are_changed_with_qemu_imgs_words() {
+    if !have_qemu() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    done(dir, &["create", "-q", "-f", "qcow2", "a.qcow2", "8M"]);
+    done(dir, &["bitmap", "--add", "-g", "128k", "a.qcow2", "b0"]);
+    done(dir, &["bitmap", "--add", "--disable", "a.qcow2", "b1"]);
+    done(dir, &["bitmap", "--merge", "b0", "a.qcow2", "b1"]);
+    assert_same(dir, &["info", "a.qcow2"]);
+    done(dir, &["bitmap", "--remove", "--add", "a.qcow2", "b0"]);
+    let info = done(dir, &["info", "--output=json", "a.qcow2"]);
+    assert!(info.contains("\"granularity\": 65536"), "{info}");
+    for bad in [
+        &["bitmap", "--add", "a.qcow2", "b0"][..],
+        &["bitmap", "--clear", "a.qcow2", "b9"],
+        &["bitmap", "--clear", "-g", "64k", "a.qcow2", "b0"],
+        &["bitmap", "a.qcow2", "b0"],
+        &["amend", "-o", "compat=0.10", "a.qcow2"],
+        &["amend", "-o", "cluster_size=4k", "a.qcow2"],
+    ] {
+        assert!(!vm(dir, bad).status.success(), "{bad:?}");
+    }
+    for name in ["b0", "b1"] {
+        done(dir, &["bitmap", "--remove", "a.qcow2", name]);
+    }
+    for (options, shown) in [
+        ("lazy_refcounts=on", "lazy refcounts: true"),
+        ("lazy_refcounts=off,size=9M", "virtual size: 9 MiB"),
+        ("compat=0.10", "compat: 0.10"),
+        ("compat=1.1", "compat: 1.1"),
+    ] {
+        done(dir, &["amend", "-o", options, "a.qcow2"]);
+        let info = done(dir, &["info", "a.qcow2"]);
+        assert!(info.contains(shown), "{options}: {info}");
+        assert!(qemu(dir, &["check", "a.qcow2"]).status.success());
+    }
+    done(
+        dir,
+        &["resize", "--preallocation", "metadata", "a.qcow2", "12M"],
+    );
+    assert!(qemu(dir, &["check", "a.qcow2"]).status.success());
+}

@@ -4,7 +4,8 @@ pub(crate) mod raw;
 
 use std::os::unix::fs::FileExt;
 
-use crate::storage::Storage;
+use crate::error::Result;
+use crate::storage::{Gather, Storage};
 
 /// The format of an image. Always said, never guessed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -68,4 +69,20 @@ pub(crate) enum Mapping<'a> {
 pub(crate) struct Extent<'a> {
     pub(crate) mapping: Mapping<'a>,
     pub(crate) len: u64,
+}
+
+/// Zeroes are written in pieces of this size.
+const ZEROES: u64 = 1 << 20;
+
+/// Writes zeroes as data.
+pub(crate) async fn write_zeroes(storage: &Storage, offset: u64, len: u64) -> Result<()> {
+    let mut done = 0;
+    while done < len {
+        let n = ZEROES.min(len - done);
+        let mut zeroes = Gather::default();
+        zeroes.push_zeroes(n);
+        storage.write_gather(offset + done, zeroes).await?;
+        done += n;
+    }
+    Ok(())
 }

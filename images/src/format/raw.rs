@@ -2,7 +2,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Extent, Mapping};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::ops::create::Preallocation;
 use crate::storage::Storage;
 
 /// The unit of the virtual size: a file that ends in the middle of a sector reads as zeroes there.
@@ -32,6 +33,22 @@ impl Raw {
             .unwrap_or(len - len % SECTOR);
         self.size.store(size, Ordering::Release);
         Ok(())
+    }
+
+    /// Gives the disk another size. The caller keeps all requests out.
+    pub(crate) async fn resize(&self, size: u64, how: Preallocation) -> Result<()> {
+        let old = self.storage.len()?;
+        if how == Preallocation::Metadata {
+            return Err(Error::invalid("a raw image has no metadata to preallocate"));
+        }
+        self.storage.set_len(size)?;
+        if size > old && how == Preallocation::Falloc {
+            self.storage.allocate_now(old, size - old)?;
+        }
+        if size > old && how == Preallocation::Full {
+            super::write_zeroes(&self.storage, old, size - old).await?;
+        }
+        self.reload()
     }
 
     pub(crate) fn size(&self) -> u64 {

@@ -232,7 +232,9 @@ fn create_qcow2(storage: &Storage, size: u64, options: &CreateOptions) -> Result
             "an image with a backing file cannot be preallocated",
         ));
     }
-    let layout = Layout::new(size, &header, preallocate)?;
+    // A data file that is a raw disk by itself has every cluster in its place.
+    let mapped = preallocate || options.data_file_raw;
+    let layout = Layout::new(size, &header, mapped)?;
     header.reftable_offset = layout.cluster;
     header.reftable_clusters = layout.reftable as u32;
     header.l1_offset = layout.l1_at() * layout.cluster;
@@ -373,7 +375,7 @@ fn check_options(o: &CreateOptions) -> Result<()> {
 }
 
 /// Names of the feature bits, so that an engine that does not know one can say what it is.
-fn feature_names() -> Vec<u8> {
+pub(crate) fn feature_names() -> Vec<u8> {
     let names: [(u8, u8, &str); 8] = [
         (0, 0, "dirty bit"),
         (0, 1, "corrupt bit"),

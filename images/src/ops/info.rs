@@ -6,8 +6,9 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::format::Format;
-use crate::format::qcow2::header::{Compression, Header, compatible, incompatible};
-use crate::format::qcow2::{read_header, snapshot};
+use crate::format::qcow2::header::{Compression, Header, autoclear, compatible, incompatible};
+use crate::format::qcow2::{bitmap, read_header, snapshot};
+use crate::ops::bitmap::BitmapInfo;
 use crate::storage::{Cache, Storage};
 
 /// A description of an image; the JSON has the names that qemu-img uses.
@@ -65,6 +66,9 @@ pub struct Qcow2Info {
     /// The feature bit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lazy_refcounts: Option<bool>,
+    /// Persistent dirty bitmaps.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub bitmaps: Vec<BitmapInfo>,
     /// Bits of a refcount.
     pub refcount_bits: u32,
     /// True if the image is marked corrupt.
@@ -76,6 +80,9 @@ pub struct Qcow2Info {
     /// The data file's name as it stands in the image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_file: Option<String>,
+    /// True if the data file is a raw disk by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_file_raw: Option<bool>,
 }
 
 /// An internal snapshot.
@@ -151,7 +158,7 @@ fn describe(storage: &Storage, name: &str, format: Format, actual_size: u64) -> 
     info.snapshots = snapshots.iter().map(SnapshotInfo::from).collect();
     info.format_specific = Some(FormatSpecific {
         kind: "qcow2",
-        data: qcow2_info(&header)?,
+        data: qcow2_info(storage, &header)?,
     });
     Ok(info)
 }
@@ -172,7 +179,7 @@ impl From<&snapshot::Snapshot> for SnapshotInfo {
     }
 }
 
-fn qcow2_info(header: &Header) -> Result<Qcow2Info> {
+fn qcow2_info(storage: &Storage, header: &Header) -> Result<Qcow2Info> {
     let v3 = header.version >= 3;
     let bit = |set: bool| v3.then_some(set);
     Ok(Qcow2Info {
@@ -182,9 +189,16 @@ fn qcow2_info(header: &Header) -> Result<Qcow2Info> {
             Compression::Zstd => "zstd",
         },
         lazy_refcounts: bit(header.compatible & compatible::LAZY_REFCOUNTS != 0),
+        bitmaps: bitmap::described_on_disk(storage, header)?
+            .iter()
+            .map(BitmapInfo::from)
+            .collect(),
         refcount_bits: 1 << header.refcount_order,
         corrupt: bit(header.incompatible & incompatible::CORRUPT != 0),
         extended_l2: bit(header.incompatible & incompatible::EXTENDED_L2 != 0),
+        data_file_raw: header
+            .data_file()?
+            .map(|_| header.autoclear & autoclear::DATA_FILE_RAW != 0),
         data_file: header.data_file()?,
     })
 }

@@ -2,7 +2,9 @@
 //!
 //! They take opened files or open images, like everything else in this crate; only what an image
 //! names goes through a gate.
+pub mod amend;
 pub mod bench;
+pub mod bitmap;
 pub mod check;
 pub mod compare;
 pub mod convert;
@@ -14,6 +16,7 @@ pub mod rebase;
 pub mod resize;
 pub mod snapshot;
 
+pub use amend::{AmendOptions, amend};
 pub use bench::{BenchOptions, bench};
 pub use check::{CheckReport, Repair, check};
 pub use compare::{Comparison, compare};
@@ -23,4 +26,4 @@ pub use info::{Info, info};
 pub use map::{MapEntry, map};
 pub use measure::{Measurement, measure};
 pub use rebase::{commit, empty, rebase, set_backing};
-pub use resize::resize;
+pub use resize::{resize, resize_with};

@@ -92,7 +92,7 @@ async fn read(chain: &[Node], at: u64, len: u64) -> Result<crate::storage::IoBuf
 pub async fn commit(top: &Image, base: &Image, progress: &dyn Fn(u64, u64)) -> Result<()> {
     let size = top.virtual_size();
     if base.virtual_size() < size {
-        base.resize(size).await?;
+        crate::ops::resize(base, size).await?;
     }
     let mut at = 0;
     while at < size {
@@ -126,39 +126,23 @@ impl Qcow2 {
     /// Writes a header with another backing file.
     async fn rewrite_backing(&self, backing: Option<&Backing>) -> Result<()> {
         use crate::format::qcow2::header::{Extension, extension};
-        let mut header = crate::format::qcow2::read(&self.header).clone();
-        header.backing = backing.map(|b| b.name.clone());
-        header
-            .extensions
-            .retain(|e| e.kind != extension::BACKING_FORMAT);
-        if let Some(b) = backing {
-            if b.name.is_empty() || b.name.contains('\0') {
-                return Err(Error::invalid(format!(
-                    "{:?} cannot be a file name",
-                    b.name
-                )));
-            }
-            let data = b.format.name().as_bytes().to_vec();
-            header.extensions.insert(
-                0,
-                Extension {
-                    kind: extension::BACKING_FORMAT,
-                    data,
-                },
-            );
+        if let Some(b) = backing
+            && (b.name.is_empty() || b.name.contains('\0'))
+        {
+            let message = format!("{:?} cannot be a file name", b.name);
+            return Err(Error::invalid(message));
         }
-        let mut bytes = match header.to_bytes() {
-            Ok(bytes) => bytes,
-            Err(_) => {
-                // The names of feature bits are a courtesy; the backing file is not.
-                header
-                    .extensions
-                    .retain(|e| e.kind != extension::FEATURE_NAMES);
-                header.to_bytes()?
+        self.change_header(|header| {
+            header.backing = backing.map(|b| b.name.clone());
+            header
+                .extensions
+                .retain(|e| e.kind != extension::BACKING_FORMAT);
+            if let Some(b) = backing {
+                let data = b.format.name().as_bytes().to_vec();
+                let kind = extension::BACKING_FORMAT;
+                header.extensions.insert(0, Extension { kind, data });
             }
-        };
-        bytes.resize(header.cluster_size() as usize, 0);
-        self.storage.write_owned(0, bytes.as_slice().into()).await?;
-        self.storage.sync().await
+        })
+        .await
     }
 }

@@ -132,6 +132,7 @@ impl Qcow2 {
     /// request is inside.
     pub(crate) async fn settle(&self) -> Result<()> {
         self.close_packing(None);
+        let _all = self.lazy.settle();
         // The second commit writes the counts that the first one let fall.
         for _ in 0..3 {
             self.flush().await?;
@@ -147,7 +148,7 @@ impl Qcow2 {
         if self.storage.len()? != end && self.storage.set_len(end).is_ok() {
             *lock(&self.file_len) = end;
         }
-        Ok(())
+        self.end_lazy().await
     }
 
     async fn sync_all(&self) -> Result<()> {
@@ -249,7 +250,11 @@ impl Qcow2 {
                 cut.tables.push((l1_index, pages, pieces.collect()));
             }
         }
+        let postponed = self.postpones_counts();
         let mut refs = lock(&self.refcounts.state);
+        if postponed {
+            return cut;
+        }
         for index in std::mem::take(&mut refs.dirty) {
             let Some(block) = refs.blocks.get_mut(&index) else {
                 continue;

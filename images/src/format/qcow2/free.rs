@@ -13,7 +13,7 @@ const PIECE: u64 = 1 << 20;
 
 /// What shall become of clusters.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Change {
+pub(super) enum Change {
     /// Their content does not matter.
     Discard,
     /// They read as zeroes and keep their space.
@@ -153,7 +153,13 @@ impl Qcow2 {
     }
 
     /// Changes the entries of whole clusters, one L2 table at a time.
-    async fn change(&self, beneath: bool, from: u64, to: u64, change: Change) -> Result<()> {
+    pub(super) async fn change(
+        &self,
+        beneath: bool,
+        from: u64,
+        to: u64,
+        change: Change,
+    ) -> Result<()> {
         let g = &self.geometry;
         let mut at = from;
         while at < to {

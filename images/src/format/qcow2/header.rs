@@ -27,6 +27,8 @@ pub(crate) mod compatible {
 
 /// Autoclear feature bits: cleared by whoever writes without knowing them.
 pub(crate) mod autoclear {
+    /// The bitmaps extension is consistent with the image.
+    pub(crate) const BITMAPS: u64 = 1;
     /// The data file can be used as a raw image by itself.
     pub(crate) const DATA_FILE_RAW: u64 = 1 << 1;
 }
@@ -458,7 +460,8 @@ impl Header {
     }
 }
 
-fn set(bytes: &mut [u8], at: usize, value: &[u8]) {
+/// Puts a value at an offset.
+pub(super) fn set(bytes: &mut [u8], at: usize, value: &[u8]) {
     if let Some(target) = bytes.get_mut(at..at + value.len()) {
         target.copy_from_slice(value);
     }

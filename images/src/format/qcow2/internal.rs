@@ -157,6 +157,8 @@ impl Qcow2 {
             })
             .await?;
             self.size.store(size, Ordering::Release);
+            self.resize_bitmaps(size)?;
+            self.record_everything();
             self.map.reset(l1.clone(), offset);
             self.unpacked.clear();
             let mut holes = self.adjust(&old_l1, -1).await?;
@@ -198,7 +200,7 @@ impl Qcow2 {
     }
 
     /// Sets or clears the dirty bit, durably. Version 2 has none.
-    async fn set_dirty(&self, dirty: bool) -> Result<()> {
+    pub(super) async fn set_dirty(&self, dirty: bool) -> Result<()> {
         let features = {
             let mut h = write_lock(&self.header);
             if dirty {

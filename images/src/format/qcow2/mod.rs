@@ -10,10 +10,15 @@
 //! | `write`      | writes: in place, allocating, copying on write                        |
 //! | `free`       | discards and zeroes                                                   |
 //! | `commit`     | the order in which changed metadata reaches the disk                  |
+//! | `lazy`       | counts that are postponed until the image is closed                   |
+//! | `update`     | another header, in one step                                           |
 //! | `snapshot`, `internal` | the table of internal snapshots; taking, deleting, applying them |
 //! | `resize`     | another size of the disk                                              |
 //! | `compress`, `pack` | compressed clusters                                                   |
+//! | `prealloc`   | places before there is data, and version 2 without zero clusters      |
+//! | `bitmap`     | persistent dirty bitmaps                                              |
 //! | `check`      | finding and repairing contradictions                                  |
+pub(crate) mod bitmap;
 pub(crate) mod check;
 mod commit;
 pub(crate) mod compress;
@@ -21,13 +26,16 @@ pub(crate) mod entry;
 mod free;
 pub(crate) mod header;
 mod internal;
+mod lazy;
 mod map;
 mod pack;
+mod prealloc;
 pub(crate) mod refblock;
 mod refcount;
 mod resize;
 pub(crate) mod snapshot;
 mod table;
+mod update;
 mod write;
 
 use std::collections::BTreeSet;
@@ -70,6 +78,8 @@ pub(crate) struct Qcow2 {
     unpacked: compress::Unpacked,
     packing: Mutex<pack::Packing>,
     packing_turn: Turn,
+    lazy: lazy::Lazy,
+    bitmaps: bitmap::Bitmaps,
 }
 
 /// Reads and checks the header of a qcow2 file.
@@ -118,6 +128,8 @@ impl Qcow2 {
             unpacked: compress::Unpacked::default(),
             packing: Mutex::default(),
             packing_turn: Turn::default(),
+            lazy: lazy::Lazy::default(),
+            bitmaps: bitmap::Bitmaps::default(),
         }
     }
 
@@ -180,6 +192,7 @@ impl Qcow2 {
         self.map.reset(l1, header.l1_offset);
         self.unpacked.clear();
         self.close_packing(None);
+        self.lazy.reset(&header);
         self.corrupt.store(false, Ordering::Relaxed);
         *write_lock(&self.header) = header;
         if self.read_only {
@@ -229,7 +242,7 @@ impl Qcow2 {
                 .await?;
             self.collect_metadata();
         }
-        let keep = autoclear::DATA_FILE_RAW;
+        let keep = autoclear::DATA_FILE_RAW | autoclear::BITMAPS;
         if incompatible & incompatible::DIRTY != 0 || autoclear & !keep != 0 {
             let features = {
                 let mut h = write_lock(&self.header);
@@ -239,6 +252,8 @@ impl Qcow2 {
             };
             self.write_features(features).await?;
         }
+        self.load_bitmaps().await?;
+        self.collect_metadata();
         Ok(())
     }
 
@@ -283,6 +298,9 @@ impl Qcow2 {
             .for_each(|&o| add(o, 1));
         drop(refs);
         drop(l1);
+        for (first, count) in self.bitmaps.clusters() {
+            set.extend(first..first.saturating_add(count));
+        }
         *write_lock(&self.metadata) = set;
     }
 

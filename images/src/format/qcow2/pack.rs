@@ -53,6 +53,7 @@ impl Qcow2 {
     async fn place(&self, len: u64) -> Result<u64> {
         let g = &self.geometry;
         let _turn = self.packing_turn.take().await;
+        self.before_counting().await?;
         if let Some(offset) = self
             .add_to_open(len, |used| used + len <= g.cluster())
             .await?

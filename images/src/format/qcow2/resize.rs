@@ -2,18 +2,21 @@
 use std::sync::atomic::Ordering;
 
 use super::Qcow2;
+use super::header::autoclear;
 use super::map::{Map, read};
 use crate::error::{Error, Result};
 use crate::node::Node;
+use crate::ops::create::Preallocation;
 
 const MAX_L1_BYTES: u64 = 32 << 20;
 
 impl Qcow2 {
-    /// Makes the disk `size` bytes long. `chain` begins with this image.
+    /// Makes the disk `size` bytes long. `chain` begins with this image. `how` says what space
+    /// that it gains has at once.
     ///
     /// # Errors
     /// A size that the format cannot have; a failed write.
-    pub(crate) async fn resize(&self, chain: &[Node], size: u64) -> Result<()> {
+    pub(crate) async fn resize(&self, chain: &[Node], size: u64, how: Preallocation) -> Result<()> {
         let old = self.size();
         let (version, snapshots) = {
             let h = read(&self.header);
@@ -28,9 +31,26 @@ impl Qcow2 {
         self.check_sound()?;
         self.settle().await?;
         if size < old {
-            self.shrink(chain, old, size).await
-        } else {
-            self.grow(chain, old, size).await
+            self.shrink(chain, old, size).await?;
+            return self.resize_data_file(size);
+        }
+        self.resize_data_file(size)?;
+        self.grow(chain, old, size).await?;
+        // A data file that is a raw disk by itself has every cluster in its place.
+        let raw =
+            self.data.is_some() && read(&self.header).autoclear & autoclear::DATA_FILE_RAW != 0;
+        if how != Preallocation::Off || raw {
+            let from = old.next_multiple_of(self.geometry.cluster());
+            self.preallocate(from, size, how).await?;
+        }
+        self.settle().await
+    }
+
+    /// The data file is as long as the disk.
+    fn resize_data_file(&self, size: u64) -> Result<()> {
+        match &self.data {
+            Some(data) => data.set_len(size),
+            None => Ok(()),
         }
     }
 
@@ -102,6 +122,7 @@ impl Qcow2 {
         })
         .await?;
         self.size.store(size, Ordering::Release);
+        self.resize_bitmaps(size)?;
         if l1.is_some() {
             let (offset, entries) = {
                 let h = read(&self.header);

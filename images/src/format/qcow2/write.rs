@@ -40,10 +40,10 @@ enum Plan {
 }
 
 /// An allocation that is taken back unless it is kept.
-struct Allocation<'a> {
+pub(super) struct Allocation<'a> {
     image: &'a Qcow2,
-    run: Run,
-    kept: bool,
+    pub(super) run: Run,
+    pub(super) kept: bool,
 }
 
 impl Drop for Allocation<'_> {
@@ -172,7 +172,7 @@ impl Qcow2 {
     }
 
     /// Takes host clusters for guest data; the image's own error if they are in use already.
-    async fn allocate_data(&self, offset: u64, clusters: u64) -> Result<Allocation<'_>> {
+    pub(super) async fn allocate_data(&self, offset: u64, clusters: u64) -> Result<Allocation<'_>> {
         if self.data.is_some() {
             // With a data file every cluster has its guest offset.
             let start = offset >> self.geometry.cluster_bits;
@@ -192,6 +192,7 @@ impl Qcow2 {
 
     /// Takes host clusters and makes the file long enough.
     async fn allocate_run(&self, clusters: u64, together: bool) -> Result<Allocation<'_>> {
+        self.before_counting().await?;
         let run = if together {
             self.refcounts
                 .allocate_together(&self.storage, clusters)
@@ -298,7 +299,14 @@ impl Qcow2 {
 
     /// Points `count` entries from `index` on at host clusters from `base` on; `written` is the
     /// guest range that the new place holds. The old clusters become pending.
-    fn publish(&self, slot: &Slot, index: u64, base: u64, count: u64, written: (u64, u64)) {
+    pub(super) fn publish(
+        &self,
+        slot: &Slot,
+        index: u64,
+        base: u64,
+        count: u64,
+        written: (u64, u64),
+    ) {
         let g = &self.geometry;
         let mut frees = Vec::new();
         let mut state = write_lock(&slot.table);

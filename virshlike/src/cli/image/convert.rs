@@ -73,6 +73,7 @@ impl Convert {
         if !self.no_create {
             let new = self.new_image(target_format, source.virtual_size())?;
             zero &= new.backing.is_none();
+            create::data_file(&new, &self.target.display().to_string())?;
             let file = create::new_file(&self.target)?;
             images::ops::create(&file, &new).map_err(|error| tool::wrong(&self.target, &error))?;
             zero &= file.metadata().is_ok_and(|meta| meta.is_file());

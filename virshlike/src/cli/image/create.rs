@@ -3,7 +3,7 @@
 use super::{options, tool};
 use crate::cli::Context;
 use crate::error::{Error, Kind, Result};
-use images::ops::create::{Backing, CreateOptions};
+use images::ops::create::{Backing, CreateOptions, Preallocation};
 use images::{Format, PathGate};
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
@@ -74,22 +74,31 @@ impl Create {
             ));
         };
         new.size = size;
-        self.data_file(&new, &named)?;
+        data_file(&new, &named)?;
         context.ui.sentence(options::formatting(&named, &new))?;
         let file = new_file(&self.filename)?;
         images::ops::create(&file, &new).map_err(|error| tool::wrong(&self.filename, &error))
     }
+}
 
-    /// Makes the data file of an image that has one, unless it is there.
-    fn data_file(&self, new: &CreateOptions, named: &str) -> Result<()> {
-        let Some(name) = &new.data_file else {
-            return Ok(());
-        };
-        let path = PathGate::resolve(name, named);
-        let file = new_file(&path)?;
-        let raw = CreateOptions::new(Format::Raw, new.size);
-        images::ops::create(&file, &raw).map_err(|error| tool::wrong(&path, &error))
+/// Makes the data file of an image that has one.
+///
+/// # Errors
+/// A file that cannot be made.
+pub fn data_file(new: &CreateOptions, named: &str) -> Result<()> {
+    let Some(name) = &new.data_file else {
+        return Ok(());
+    };
+    let path = PathGate::resolve(name, named);
+    let file = new_file(&path)?;
+    let mut raw = CreateOptions::new(Format::Raw, new.size);
+    if matches!(
+        new.preallocation,
+        Preallocation::Falloc | Preallocation::Full
+    ) {
+        raw.preallocation = new.preallocation;
     }
+    images::ops::create(&file, &raw).map_err(|error| tool::wrong(&path, &error))
 }
 
 /// Opens a file to be made anew; what it contains stays until it is known that nobody uses it.

@@ -4,6 +4,7 @@ use super::tool::{self, Output, human};
 use crate::cli::Context;
 use crate::error::Result;
 use images::ops::Info as Facts;
+use images::ops::bitmap::BitmapInfo;
 use images::ops::info::SnapshotInfo;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -112,9 +113,13 @@ fn text(path: &Path, facts: &Facts) -> Result<String> {
                 let _ = writeln!(out, "    {label}: {value}");
             }
         }
+        out.push_str(&bitmap_list(&d.bitmaps));
         let _ = writeln!(out, "    refcount bits: {}", d.refcount_bits);
         if let Some(data_file) = &d.data_file {
             let _ = writeln!(out, "    data file: {data_file}");
+        }
+        if let Some(raw) = d.data_file_raw {
+            let _ = writeln!(out, "    data file raw: {raw}");
         }
         for (label, value) in [("corrupt", d.corrupt), ("extended l2", d.extended_l2)] {
             if let Some(value) = value {
@@ -132,6 +137,24 @@ fn text(path: &Path, facts: &Facts) -> Result<String> {
     let _ = writeln!(out, "    file length: {} ({length} bytes)", human(length));
     let _ = writeln!(out, "    disk size: {}", human(facts.actual_size));
     Ok(out)
+}
+
+/// qemu-img's list of bitmaps.
+fn bitmap_list(bitmaps: &[BitmapInfo]) -> String {
+    let mut out = String::new();
+    if !bitmaps.is_empty() {
+        out.push_str("    bitmaps:\n");
+    }
+    for (n, b) in bitmaps.iter().enumerate() {
+        // Writing to a string does not fail.
+        let _ = writeln!(out, "        [{n}]:\n            flags:");
+        for (i, flag) in b.flags.iter().enumerate() {
+            let _ = writeln!(out, "                [{i}]: {flag}");
+        }
+        let _ = writeln!(out, "            name: {}", b.name);
+        let _ = writeln!(out, "            granularity: {}", b.granularity);
+    }
+    out
 }
 
 /// qemu-img's table of snapshots.

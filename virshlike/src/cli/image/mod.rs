@@ -3,7 +3,9 @@
 //! One file per verb. What a verb does is in the `images` crate; here are its command line and its
 //! output. [`tool`] opens files and turns errors of images into ours.
 
+mod amend;
 mod bench;
+mod bitmap;
 mod check;
 mod commit;
 mod compare;
@@ -32,7 +34,9 @@ pub struct Image {
 
 #[derive(Debug, clap::Subcommand)]
 enum ImageVerb {
+    Amend(amend::Amend),
     Bench(bench::Bench),
+    Bitmap(bitmap::Bitmap),
     Check(check::Check),
     Commit(commit::Commit),
     Compare(compare::Compare),
@@ -60,7 +64,9 @@ impl Verb for Image {
         context.ui.no_end();
         let done = |result: Result<()>| result.map(|()| ExitCode::SUCCESS);
         match self.verb {
+            ImageVerb::Amend(verb) => done(verb.run(context)),
             ImageVerb::Bench(verb) => done(verb.run(context)),
+            ImageVerb::Bitmap(verb) => done(verb.run(context)),
             ImageVerb::Check(verb) => verb.run(context),
             ImageVerb::Commit(verb) => done(verb.run(context)),
             ImageVerb::Compare(verb) => verb.run(context),

@@ -2,6 +2,7 @@
 
 use super::tool;
 use crate::error::{Error, Kind, Result};
+use images::ops::AmendOptions;
 use images::ops::create::{Backing, CreateOptions, Preallocation};
 use images::{Compression, Format};
 use std::fmt::Write as _;
@@ -61,6 +62,91 @@ fn unknown(key: &str, format: Format) -> Error {
     error.hint(format!("the options are {}", KEYS.join(", ")))
 }
 
+/// What `amend` is to change.
+#[derive(Debug)]
+pub struct Amended {
+    /// For the engine.
+    pub options: AmendOptions,
+}
+
+const AMENDABLE: [&str; 7] = [
+    "backing_file",
+    "backing_fmt",
+    "compat",
+    "data_file",
+    "data_file_raw",
+    "lazy_refcounts",
+    "size",
+];
+
+/// Options to change an image with, by the names that `create` has for them.
+///
+/// # Errors
+/// A key that cannot be changed or a value that cannot be.
+pub fn amended(given: &[String]) -> Result<Amended> {
+    let mut created = CreateOptions::new(Format::Qcow2, 0);
+    let separate = apply(&mut created, given)?;
+    let keys: Vec<&str> = given
+        .iter()
+        .flat_map(|list| list.split(','))
+        .filter_map(|pair| pair.split('=').next())
+        .filter(|key| !key.is_empty())
+        .collect();
+    if let Some(key) = keys.iter().find(|key| !AMENDABLE.contains(key)) {
+        return Err(Error::new(
+            Kind::Unsupported,
+            format!("the option '{key}' of an image that exists cannot be changed"),
+        )
+        .hint(format!(
+            "what can be changed: {}; for the rest convert the image",
+            AMENDABLE.join(", ")
+        )));
+    }
+    let has = |key: &str| keys.contains(&key);
+    let backing = match separate.backing {
+        None => None,
+        Some(name) if name.is_empty() => Some(None),
+        Some(name) => {
+            let Some(format) = separate.backing_format else {
+                return Err(Error::new(
+                    Kind::Usage,
+                    "backing file specified without backing format",
+                )
+                .hint("say backing_fmt=raw or backing_fmt=qcow2: a format is never guessed"));
+            };
+            let format = tool::format(&format)?;
+            Some(Some(Backing { name, format }))
+        }
+    };
+    let options = AmendOptions {
+        version: has("compat").then_some(created.version),
+        lazy_refcounts: has("lazy_refcounts").then_some(created.lazy_refcounts),
+        size: separate.size,
+        backing,
+        data_file: created.data_file,
+        data_file_raw: has("data_file_raw").then_some(created.data_file_raw),
+    };
+    Ok(Amended { options })
+}
+
+/// A preallocation mode by its name.
+///
+/// # Errors
+/// A mode that is not known.
+pub fn preallocation(value: &str) -> Result<Preallocation> {
+    match value {
+        "off" => Ok(Preallocation::Off),
+        "metadata" => Ok(Preallocation::Metadata),
+        "falloc" => Ok(Preallocation::Falloc),
+        "full" => Ok(Preallocation::Full),
+        _ => Err(Error::new(
+            Kind::Usage,
+            format!("Invalid value '{value}' for 'preallocation'"),
+        )
+        .hint("off, metadata, falloc or full")),
+    }
+}
+
 fn set(o: &mut CreateOptions, separate: &mut Separate, key: &str, value: &str) -> Result<()> {
     let bad = || Error::new(Kind::Usage, format!("Invalid value '{value}' for '{key}'"));
     let switch = || match value {
@@ -91,15 +177,7 @@ fn set(o: &mut CreateOptions, separate: &mut Separate, key: &str, value: &str) -
         "data_file_raw" => o.data_file_raw = switch()?,
         "extended_l2" => o.extended_l2 = switch()?,
         "lazy_refcounts" => o.lazy_refcounts = switch()?,
-        "preallocation" => {
-            o.preallocation = match value {
-                "off" => Preallocation::Off,
-                "metadata" => Preallocation::Metadata,
-                "falloc" => Preallocation::Falloc,
-                "full" => Preallocation::Full,
-                _ => return Err(bad()),
-            }
-        }
+        "preallocation" => o.preallocation = preallocation(value)?,
         "refcount_bits" => o.refcount_bits = value.parse().map_err(|_| bad())?,
         _ => return Err(unknown(key, o.format)),
     }
@@ -140,6 +218,9 @@ pub fn formatting(file: &str, o: &CreateOptions) -> String {
         }
         if let Some(name) = &o.data_file {
             let _ = write!(text, " data_file={name}");
+            if o.data_file_raw {
+                text.push_str(" data_file_raw=on");
+            }
         }
         let _ = write!(
             text,

@@ -14,6 +14,9 @@ pub struct Resize {
     /// Allow the disk to become smaller, which destroys what is behind its new end
     #[arg(long)]
     shrink: bool,
+    /// Space for what the disk gains: off, metadata, falloc or full
+    #[arg(long, value_name = "MODE", default_value = "off")]
+    preallocation: String,
     /// The file
     filename: PathBuf,
     /// The size: 10G, or +5G or -1G from what it is
@@ -28,6 +31,7 @@ impl Resize {
     /// An image in use, a size it cannot have, a full disk.
     pub fn run(self, context: &Context) -> Result<()> {
         let executor = tool::executor()?;
+        let how = super::options::preallocation(&self.preallocation)?;
         let format = tool::format_of(&self.filename, self.fmt.as_deref())?;
         let access = Access {
             writable: true,
@@ -56,7 +60,7 @@ impl Resize {
         }
         tool::activate(&executor, &self.filename, &image)?;
         executor
-            .block_on(images::ops::resize(&image, new))
+            .block_on(images::ops::resize_with(&image, new, how))
             .map_err(|error| tool::wrong(&self.filename, &error))?;
         tool::close(&executor, &self.filename, &image)?;
         context.ui.sentence("Image resized.")

@@ -101,6 +101,7 @@ struct Scan<'a> {
     /// L2 tables: how often they are referred to, and whether the active L1 does.
     tables: BTreeMap<u64, (u32, bool)>,
     l1_bytes: u64,
+    bitmap_bytes: u64,
     file_len: u64,
     reftable: Vec<u64>,
     next_data: u64,
@@ -111,6 +112,9 @@ struct Scan<'a> {
 /// # Errors
 /// What keeps the check from being done; what it finds is in the result.
 pub(crate) async fn check(image: &Qcow2, repair: Repair) -> Result<Findings> {
+    if repair != Repair::No {
+        image.forget_stale_bitmaps().await?;
+    }
     let mut scan = Scan::new(image)?;
     scan.references().await?;
     let broken = scan.compare(repair).await?;
@@ -161,6 +165,7 @@ impl<'a> Scan<'a> {
             found: Findings::default(),
             tables: BTreeMap::new(),
             l1_bytes: 0,
+            bitmap_bytes: 0,
             file_len,
             reftable: Vec::new(),
             next_data: 0,

@@ -1,12 +1,11 @@
 //! Collecting every reference to a cluster.
 use super::Scan;
 use crate::error::{Error, Result};
+use crate::format::qcow2::bitmap::directory_on_disk;
 use crate::format::qcow2::entry::{COPIED, Entry, OFFSET_MASK};
-use crate::format::qcow2::header::{be16, be32, be64, extension};
+use crate::format::qcow2::header::{autoclear, be64, extension};
 use crate::format::qcow2::map::{Map, read, read_table};
 use crate::format::qcow2::snapshot;
-
-const MAX_BITMAPS: u32 = 65535;
 
 impl Scan<'_> {
     /// Counts references to a range of the file.
@@ -169,31 +168,25 @@ impl Scan<'_> {
 
     /// Counts what the bitmaps extension refers to.
     async fn bitmaps(&mut self) -> Result<()> {
-        let Some(ext) = read(&self.image.header)
-            .extension(extension::BITMAPS)
-            .map(<[u8]>::to_vec)
-        else {
+        let header = read(&self.image.header).clone();
+        let Some(ext) = header.extension(extension::BITMAPS) else {
             return Ok(());
         };
-        let (count, size, offset) = (be32(&ext, 0), be64(&ext, 8), be64(&ext, 16));
-        if count == 0 || count > MAX_BITMAPS || size > self.file_len || offset > self.file_len {
-            self.found
-                .corrupt(|| "the bitmap directory cannot be where it is said to be".into());
+        // Bitmaps that are not valid refer to nothing: what they were in is lost space.
+        if header.autoclear & autoclear::BITMAPS == 0 {
             return Ok(());
         }
-        self.add("the bitmap directory", offset, size, 1);
-        let directory = self.image.storage.read_owned(offset, size).await?;
-        let mut at = 0;
-        for _ in 0..count {
-            let Some(entry) = directory.get(at..).filter(|e| e.len() >= 24) else {
-                self.found
-                    .corrupt(|| "the bitmap directory ends too early".into());
+        let entries = match directory_on_disk(&self.image.storage, &header) {
+            Ok(entries) => entries,
+            Err(e) => {
+                self.found.corrupt(|| e.to_string());
                 return Ok(());
-            };
-            let (table, entries) = (be64(entry, 0), u64::from(be32(entry, 8)));
-            let (name, extra) = (usize::from(be16(entry, 18)), be32(entry, 20) as usize);
-            at += (24 + name + extra).next_multiple_of(8);
-            self.bitmap_table(table, entries).await?;
+            }
+        };
+        self.add("the bitmap directory", be64(ext, 16), be64(ext, 8), 1);
+        for entry in entries {
+            self.bitmap_table(entry.table_offset, entry.table_len.into())
+                .await?;
         }
         Ok(())
     }
@@ -203,6 +196,11 @@ impl Scan<'_> {
             self.found
                 .corrupt(|| "a bitmap table is behind the end of the file".into());
             return Ok(());
+        }
+        self.bitmap_bytes += entries * 8;
+        if self.bitmap_bytes > self.file_len {
+            // Tables do not overlap, so this cannot be; and it bounds the work.
+            return Err(Error::corrupt("the bitmap tables are larger than the file"));
         }
         self.add("a bitmap table", offset, entries * 8, 1);
         let table = self.image.storage.read_owned(offset, entries * 8).await?;

@@ -1,0 +1,277 @@
+//! Persistent dirty bitmaps: which parts of the disk were written since some moment.
+//!
+//! While an image is active for writing, its bitmaps are in memory and those on disk that record
+//! are marked as in use; closing the image stores them anew and only then points the header at
+//! them:
+//!
+//! ```text
+//! stored --activate: read, marked in use on disk--> recording --inactivate: new places, counts,
+//! header (one sector)--> stored
+//! ```
+//!
+//! After a crash the mark is still there, so what was stored is not trusted: such a bitmap can
+//! only be removed. Bitmaps that we cannot use are kept as they are, and marked as well, because
+//! nobody records for them. If the autoclear bit is not set, somebody wrote without knowing
+//! bitmaps: the directory is dropped, its clusters are leaks.
+pub(crate) mod bits;
+pub(crate) mod directory;
+mod store;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+
+use super::Qcow2;
+use super::map::{read, write as write_lock};
+use crate::error::{Error, Result};
+use crate::sync::lock;
+use bits::Bits;
+use directory::{Entry, Place, flag};
+pub(crate) use store::{described_on_disk, directory_on_disk};
+
+/// Names have at most so many bytes.
+const MAX_NAME: usize = 1023;
+
+/// A bitmap in memory.
+pub(crate) struct Live {
+    pub(crate) bits: Bits,
+    enabled: AtomicBool,
+    /// Newer than what is stored.
+    changed: AtomicBool,
+}
+
+/// A bitmap: what is stored of it, and its bits if they can be used.
+#[derive(Clone)]
+struct Record {
+    entry: Entry,
+    live: Option<Arc<Live>>,
+}
+
+/// What the disk has.
+#[derive(Default)]
+struct OnDisk {
+    place: Option<Place>,
+    entries: Vec<Entry>,
+    /// Clusters (first, count) that the directory, the tables and the bits are in.
+    clusters: Vec<(u64, u64)>,
+}
+
+/// The bitmaps of an image that is active for writing.
+#[derive(Default)]
+pub(super) struct Bitmaps {
+    records: RwLock<Vec<Record>>,
+    /// True if any bitmap records.
+    recording: AtomicBool,
+    /// The disk must be told something when the image is closed.
+    unsaved: AtomicBool,
+    on_disk: Mutex<OnDisk>,
+}
+
+/// What there is to know about a bitmap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Described {
+    pub(crate) name: String,
+    pub(crate) granularity: u64,
+    pub(crate) in_use: bool,
+    pub(crate) auto: bool,
+}
+
+impl Bitmaps {
+    fn clear(&self) {
+        write_lock(&self.records).clear();
+        self.recording.store(false, Ordering::Relaxed);
+        self.unsaved.store(false, Ordering::Relaxed);
+        *lock(&self.on_disk) = OnDisk::default();
+    }
+
+    /// Looks again which bitmaps record.
+    fn refresh(&self) {
+        let records = read(&self.records);
+        let any = records.iter().filter_map(|r| r.live.as_ref());
+        let any = any.into_iter().any(|l| l.enabled.load(Ordering::Relaxed));
+        self.recording.store(any, Ordering::Release);
+    }
+
+    /// Clusters that bitmaps are in.
+    pub(super) fn clusters(&self) -> Vec<(u64, u64)> {
+        lock(&self.on_disk).clusters.clone()
+    }
+
+    fn change(&self, f: impl FnOnce(&mut Vec<Record>) -> Result<()>) -> Result<()> {
+        f(&mut write_lock(&self.records))?;
+        self.unsaved.store(true, Ordering::Relaxed);
+        self.refresh();
+        Ok(())
+    }
+
+    fn live(&self, name: &str) -> Result<Arc<Live>> {
+        let records = read(&self.records);
+        let record = records
+            .iter()
+            .find(|r| r.entry.name == name.as_bytes())
+            .ok_or_else(|| not_found(name))?;
+        record.live.clone().ok_or_else(|| inconsistent(name))
+    }
+}
+
+fn not_found(name: &str) -> Error {
+    Error::invalid(format!("Dirty bitmap '{name}' not found"))
+}
+
+fn inconsistent(name: &str) -> Error {
+    Error::invalid(format!(
+        "Bitmap '{name}' is inconsistent and cannot be used: it can only be removed"
+    ))
+}
+
+fn describe(entry: &Entry, live: Option<&Live>) -> Described {
+    let enabled = |l: &Live| l.enabled.load(Ordering::Relaxed);
+    Described {
+        name: entry.name_text(),
+        granularity: 1 << entry.granularity_bits.min(63),
+        in_use: live.is_none() && entry.flags & flag::IN_USE != 0,
+        auto: live.map_or(entry.flags & flag::AUTO != 0, enabled),
+    }
+}
+
+impl Qcow2 {
+    /// Notes that a range is about to be written.
+    pub(crate) fn record_write(&self, offset: u64, len: u64) {
+        if !self.bitmaps.recording.load(Ordering::Acquire) {
+            return;
+        }
+        for record in read(&self.bitmaps.records).iter() {
+            if let Some(live) = &record.live
+                && live.enabled.load(Ordering::Relaxed)
+            {
+                live.bits.set(offset, len);
+                if !live.changed.load(Ordering::Relaxed) {
+                    live.changed.store(true, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    /// The bitmaps of an image that is active for writing.
+    pub(crate) fn live_bitmaps(&self) -> Vec<Described> {
+        let records = read(&self.bitmaps.records);
+        let each = records.iter();
+        each.map(|r| describe(&r.entry, r.live.as_deref()))
+            .collect()
+    }
+
+    /// The bits of a bitmap of an image that is active for writing.
+    ///
+    /// # Errors
+    /// No such bitmap, or one that cannot be used.
+    pub(crate) fn live_bitmap(&self, name: &str) -> Result<Arc<Live>> {
+        self.bitmaps.live(name)
+    }
+
+    /// Adds a bitmap without anything set. The caller keeps requests out, here and below.
+    ///
+    /// # Errors
+    /// A name or granularity that cannot be; version 2.
+    pub(crate) fn add_bitmap(&self, name: &str, granularity: u64, enabled: bool) -> Result<()> {
+        if self.geometry.version < 3 {
+            return Err(Error::unsupported(
+                "bitmaps in version 2",
+                "qcow2 version 2 (compat 0.10) has no bitmaps: amend the image to compat=1.1",
+            ));
+        }
+        if name.is_empty() || name.len() > MAX_NAME || name.contains('\0') {
+            return Err(Error::invalid(format!(
+                "the name of a bitmap has 1 to {MAX_NAME} bytes"
+            )));
+        }
+        if !granularity.is_power_of_two() || !(1 << 9..=1 << 31).contains(&granularity) {
+            return Err(Error::invalid(format!(
+                "a granularity of {granularity} bytes is not a power of two from 512 to 2 GiB"
+            )));
+        }
+        let bits = Bits::new(self.size(), granularity.trailing_zeros())?;
+        self.bitmaps.change(|records| {
+            if records.iter().any(|r| r.entry.name == name.as_bytes()) {
+                return Err(Error::invalid(format!("Bitmap already exists: {name}")));
+            }
+            if records.len() >= 65535 {
+                return Err(Error::invalid("an image has at most 65535 bitmaps"));
+            }
+            records.push(Record {
+                entry: Entry::new(name, granularity.trailing_zeros()),
+                live: Some(Arc::new(Live {
+                    bits,
+                    enabled: AtomicBool::new(enabled),
+                    changed: AtomicBool::new(true),
+                })),
+            });
+            Ok(())
+        })
+    }
+
+    /// Removes a bitmap.
+    ///
+    /// # Errors
+    /// No such bitmap.
+    pub(crate) fn remove_bitmap(&self, name: &str) -> Result<()> {
+        self.bitmaps.change(|records| {
+            let at = records.iter().position(|r| r.entry.name == name.as_bytes());
+            records.remove(at.ok_or_else(|| not_found(name))?);
+            Ok(())
+        })
+    }
+
+    /// Changes the bits of a bitmap.
+    ///
+    /// # Errors
+    /// As [`Qcow2::live_bitmap`].
+    pub(crate) fn change_bits(&self, name: &str, change: impl FnOnce(&Bits)) -> Result<()> {
+        let live = self.bitmaps.live(name)?;
+        change(&live.bits);
+        live.changed.store(true, Ordering::Relaxed);
+        self.bitmaps.unsaved.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Lets a bitmap record, or stops it.
+    ///
+    /// # Errors
+    /// As [`Qcow2::live_bitmap`]; a failed write.
+    pub(crate) async fn enable_bitmap(&self, name: &str, enabled: bool) -> Result<()> {
+        let live = self.bitmaps.live(name)?;
+        if enabled {
+            // What is stored gets old from now on.
+            self.mark_in_use(|e| e.name == name.as_bytes()).await?;
+        }
+        live.enabled.store(enabled, Ordering::Relaxed);
+        self.bitmaps.unsaved.store(true, Ordering::Relaxed);
+        self.bitmaps.refresh();
+        Ok(())
+    }
+
+    /// The whole disk changes.
+    pub(super) fn record_everything(&self) {
+        self.record_write(0, self.size());
+    }
+
+    /// The disk has got another size.
+    ///
+    /// # Errors
+    /// A bitmap that would be too large.
+    pub(super) fn resize_bitmaps(&self, size: u64) -> Result<()> {
+        if read(&self.bitmaps.records).is_empty() {
+            return Ok(());
+        }
+        self.bitmaps.change(|records| {
+            for record in records {
+                if let Some(live) = &record.live {
+                    record.live = Some(Arc::new(Live {
+                        bits: live.bits.resized(size)?,
+                        enabled: AtomicBool::new(live.enabled.load(Ordering::Relaxed)),
+                        changed: AtomicBool::new(true),
+                    }));
+                }
+            }
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,124 @@
+//! Persistent dirty bitmaps of a qcow2 image: which parts of the disk were written since some
+//! moment. They are stored when the image is inactivated.
+
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::format::qcow2::Qcow2;
+use crate::format::qcow2::bitmap::Described;
+use crate::format::qcow2::bitmap::bits::Bits;
+use crate::image::Image;
+
+/// A bitmap; the JSON has the names that qemu-img uses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct BitmapInfo {
+    /// "in-use" if it was not stored properly and cannot be used; "auto" if it records writes.
+    pub flags: Vec<&'static str>,
+    /// The name.
+    pub name: String,
+    /// Bytes of the disk for each bit.
+    pub granularity: u64,
+}
+
+impl From<&Described> for BitmapInfo {
+    fn from(d: &Described) -> BitmapInfo {
+        let flags = [(d.in_use, "in-use"), (d.auto, "auto")];
+        BitmapInfo {
+            flags: flags.iter().filter(|f| f.0).map(|f| f.1).collect(),
+            name: d.name.clone(),
+            granularity: d.granularity,
+        }
+    }
+}
+
+fn qcow2(image: &Image) -> Result<&Qcow2> {
+    image.top_qcow2().ok_or_else(|| {
+        Error::unsupported(
+            "bitmaps of raw images",
+            "only qcow2 images have persistent bitmaps",
+        )
+    })
+}
+
+/// The bitmaps of an active, writable image.
+///
+/// # Errors
+/// A format without bitmaps.
+pub fn list(image: &Image) -> Result<Vec<BitmapInfo>> {
+    let bitmaps = qcow2(image)?.live_bitmaps();
+    Ok(bitmaps.iter().map(BitmapInfo::from).collect())
+}
+
+/// Adds a bitmap with nothing set. The granularity is a power of two from 512 to 2 GiB; without
+/// one it is that of the clusters, within 4 and 64 KiB.
+///
+/// # Errors
+/// A name that is taken or cannot be; a version 2 image.
+pub async fn add(image: &Image, name: &str, granularity: Option<u64>, enabled: bool) -> Result<()> {
+    let _alone = image.freeze_for_change().await?;
+    let image = qcow2(image)?;
+    let default = image.geometry.cluster().clamp(4096, 65536);
+    image.add_bitmap(name, granularity.unwrap_or(default), enabled)
+}
+
+/// Removes a bitmap, also one that cannot be used.
+///
+/// # Errors
+/// No such bitmap.
+pub async fn remove(image: &Image, name: &str) -> Result<()> {
+    let _alone = image.freeze_for_change().await?;
+    qcow2(image)?.remove_bitmap(name)
+}
+
+/// Clears a bitmap.
+///
+/// # Errors
+/// No such bitmap, or one that cannot be used.
+pub async fn clear(image: &Image, name: &str) -> Result<()> {
+    let _alone = image.freeze_for_change().await?;
+    qcow2(image)?.change_bits(name, Bits::clear_all)
+}
+
+/// Lets a bitmap record writes, or stops it.
+///
+/// # Errors
+/// No such bitmap, or one that cannot be used.
+pub async fn enable(image: &Image, name: &str, enabled: bool) -> Result<()> {
+    let _alone = image.freeze_for_change().await?;
+    qcow2(image)?.enable_bitmap(name, enabled).await
+}
+
+/// Adds to bitmap `name` what bitmap `from` has, of the same image or of `other`.
+///
+/// # Errors
+/// No such bitmap, or one that cannot be used; disks of different sizes.
+pub async fn merge(image: &Image, name: &str, other: Option<&Image>, from: &str) -> Result<()> {
+    let source = bits_of(other.unwrap_or(image), from).await?;
+    if source.size() != image.virtual_size() {
+        return Err(Error::invalid(format!(
+            "the disks have different sizes ({} and {} bytes): their bitmaps cannot be merged",
+            source.size(),
+            image.virtual_size()
+        )));
+    }
+    let _alone = image.freeze_for_change().await?;
+    qcow2(image)?.change_bits(name, |bits| bits.merge(&source))
+}
+
+/// The ranges (offset, length in bytes) of the disk that a bitmap has set.
+///
+/// # Errors
+/// No such bitmap, or one that cannot be used; a failed read.
+pub async fn dirty(image: &Image, name: &str) -> Result<Vec<(u64, u64)>> {
+    Ok(bits_of(image, name).await?.runs().collect())
+}
+
+/// A copy of the bits of a bitmap.
+async fn bits_of(image: &Image, name: &str) -> Result<Bits> {
+    let format = qcow2(image)?;
+    if image.read_only() {
+        return format.stored_bits(name).await;
+    }
+    Ok(format.live_bitmap(name)?.bits.copy())
+}
