@@ -4,6 +4,8 @@
 //! - [`store`]: definitions on disk, under locks, atomic; never judges XML.
 //! - [`runtime`]: guests' processes: starting, finding and adopting them.
 //! - [`manager`]: what the verbs mean, over all of these.
+//! - [`system`]: the host's journal and service manager.
+//! - [`daemon`]: the optional watch over all guests.
 //! - [`cli`]: the words that people type and read.
 //! - [`spawn`]: the fork and exec of a guest's process.
 //!
@@ -13,6 +15,7 @@
 #![deny(unsafe_code)]
 
 pub mod cli;
+pub mod daemon;
 pub mod error;
 pub mod manager;
 pub mod model;
@@ -20,4 +23,5 @@ pub mod runtime;
 #[allow(unsafe_code)]
 pub mod spawn;
 pub mod store;
+pub mod system;
 pub mod xml;

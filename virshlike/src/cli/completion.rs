@@ -10,7 +10,7 @@ use crate::manager::Manager;
 use crate::runtime::rundir::{self, Liveness};
 use crate::store::{Connection, Environment};
 use clap::Command;
-use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
+use clap_complete::engine::{self, ArgValueCandidates, CompletionCandidate};
 use clap_complete::env::{Bash, EnvCompleter, Fish, Shells, Zsh};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -56,6 +56,18 @@ pub fn answer(arguments: &[OsString]) -> Option<ExitCode> {
         (Some(Ok(())), Ok(())) => Some(ExitCode::SUCCESS),
         _ => Some(ExitCode::FAILURE),
     }
+}
+
+/// What fits the last of these words, the program's name being the first.
+pub fn candidates_for(words: &[OsString]) -> Vec<String> {
+    let folder = std::env::current_dir().ok();
+    let last = words.len().saturating_sub(1);
+    let mut command = dynamic(words);
+    let found = engine::complete(&mut command, words.to_vec(), last, folder.as_deref());
+    let found = found.unwrap_or_default().into_iter();
+    found
+        .map(|candidate| candidate.get_value().to_string_lossy().into_owned())
+        .collect()
 }
 
 /// The script that makes a shell ask, or `None` for one that has none that asks.

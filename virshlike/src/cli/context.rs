@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::manager::{Domain, Manager};
 use crate::store::{Connection, Environment};
 use std::cell::OnceCell;
+use std::ffi::OsString;
 
 /// What every verb gets.
 pub struct Context {
@@ -32,10 +33,33 @@ impl Context {
         if let Some(manager) = self.manager.get() {
             return Ok(manager);
         }
+        let manager = self.open_manager()?;
+        Ok(self.manager.get_or_init(|| manager))
+    }
+
+    /// The words that start a command line of the same connection, output and mood.
+    pub fn global_words(&self) -> Vec<OsString> {
+        let mut words = vec![OsString::from("vm")];
+        if let Some(uri) = &self.uri {
+            words.extend(["-c".into(), uri.into()]);
+        }
+        if self.ui.quiet {
+            words.push("-q".into());
+        }
+        if self.ui.is_json() {
+            words.extend(["--format".into(), "json".into()]);
+        }
+        words
+    }
+
+    /// A manager of one's own.
+    ///
+    /// # Errors
+    /// As [`Context::manager`].
+    pub fn open_manager(&self) -> Result<Manager> {
         let environment = Environment::of_process();
         let connection = Connection::parse(self.uri.as_deref(), environment.uid)?;
-        let manager = Manager::open(connection, &environment)?;
-        Ok(self.manager.get_or_init(|| manager))
+        Manager::open(connection, &environment)
     }
 
     /// The domain that a person means.

@@ -5,7 +5,9 @@
 //! - [`ui`]: the only place that prints; [`table`]: virsh's table;
 //! - [`not_built`]: virsh's verbs that this build lacks, and what to do instead;
 //! - [`completion`]: what a shell offers on Tab;
+//! - [`pager`]: long output on a terminal;
 //! - [`image`]: `vm image` and its own verbs;
+//! - [`shell`]: many commands in one process;
 //! - [`console`]: the terminal side of a guest's console.
 //!
 //! Sentences, tables and data go to standard output, with the blank line that ends each command as
@@ -19,7 +21,9 @@ mod context;
 pub mod image;
 pub mod not_built;
 pub mod openmetrics;
+pub mod pager;
 pub mod registry;
+pub mod shell;
 pub mod table;
 pub mod ui;
 pub mod virsh_args;
@@ -37,11 +41,14 @@ use ui::{Format, Ui};
 /// The process: parses, runs, prints what went wrong.
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    completion::answer(&arguments).unwrap_or_else(|| run(&arguments))
+    completion::answer(&arguments).unwrap_or_else(|| {
+        log_to_stderr();
+        run(&arguments)
+    })
 }
 
+/// One command line, from parsing to its last word.
 fn run(arguments: &[OsString]) -> ExitCode {
-    log_to_stderr();
     let matches = match parse(arguments) {
         Ok(matches) => matches,
         Err(Outcome::Printed) => return ExitCode::SUCCESS,
@@ -56,12 +63,16 @@ fn run(arguments: &[OsString]) -> ExitCode {
     };
     let ui = Ui::new(format, matches.get_flag("quiet"));
     let context = Context::new(matches.get_one::<String>("connect").cloned(), ui);
+    if matches.subcommand_name().is_some_and(pager::wanted) {
+        context.ui.hold();
+    }
     let result = dispatch(&matches, &context);
     let code = result.unwrap_or_else(|error| {
         context.ui.error(&error);
         ExitCode::FAILURE
     });
     context.ui.end();
+    context.ui.release();
     code
 }
 
@@ -71,6 +82,9 @@ fn dispatch(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let Some((name, matches)) = matches.subcommand() else {
+        if matches.get_flag("interactive") {
+            return shell::run(context);
+        }
         return commands::help::overview(context).map(|()| ExitCode::SUCCESS);
     };
     match registry::find(name) {
@@ -182,6 +196,13 @@ fn global() -> Command {
                 .hide_default_value(true)
                 .global(true)
                 .help("What listings and facts are printed as: text or json"),
+        )
+        .arg(
+            Arg::new("interactive")
+                .short('i')
+                .long("interactive")
+                .action(ArgAction::SetTrue)
+                .help("Read commands from the terminal: vm shell"),
         )
         .arg(
             Arg::new("version")

@@ -97,9 +97,11 @@ impl Entry {
 /// Every verb.
 pub const ENTRIES: &[Entry] = &[
     Entry::of::<verb::autostart::Autostart>(),
+    Entry::of::<verb::autostart_all::AutostartAll>(),
     Entry::of::<verb::completion::Completion>(),
     Entry::of::<verb::console::Console>(),
     Entry::of::<verb::create::Create>(),
+    Entry::of::<verb::daemon::Daemon>(),
     Entry::of::<verb::define::Define>(),
     Entry::of::<verb::desc::Desc>(),
     Entry::of::<verb::destroy::Destroy>(),
@@ -143,7 +145,9 @@ pub const ENTRIES: &[Entry] = &[
     Entry::of::<verb::reboot::Reboot>(),
     Entry::of::<verb::reset::Reset>(),
     Entry::of::<verb::resume::Resume>(),
+    Entry::of::<verb::shell::Shell>(),
     Entry::of::<verb::shutdown::Shutdown>(),
+    Entry::of::<verb::shutdown_all::ShutdownAll>(),
     Entry::of::<verb::start::Start>(),
     Entry::of::<verb::suspend::Suspend>(),
     Entry::of::<verb::top::Top>(),

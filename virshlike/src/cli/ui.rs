@@ -1,8 +1,9 @@
 //! The only place that prints.
 
+use super::pager;
 use crate::error::{Error, Kind, Result, plain_io};
 use serde::Serialize;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, IsTerminal, Write};
 
 /// What listings and facts are printed as.
@@ -23,6 +24,8 @@ pub struct Ui {
     pub quiet: bool,
     colour: bool,
     ended: Cell<bool>,
+    /// What is collected for the pager.
+    held: RefCell<Option<String>>,
 }
 
 impl Ui {
@@ -35,6 +38,7 @@ impl Ui {
             quiet,
             colour: !plain && io::stderr().is_terminal(),
             ended: Cell::new(false),
+            held: RefCell::new(None),
         }
     }
 
@@ -48,6 +52,10 @@ impl Ui {
     /// # Errors
     /// Standard output cannot be written; a closed pipe is none.
     pub fn data(&self, text: &str) -> Result<()> {
+        if let Some(held) = self.held.borrow_mut().as_mut() {
+            held.push_str(text);
+            return Ok(());
+        }
         let mut out = io::stdout().lock();
         match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -91,6 +99,19 @@ impl Ui {
         if !self.quiet && !self.is_json() && !self.ended.replace(true) {
             // Nothing depends on it.
             let _ = self.data("\n");
+        }
+    }
+
+    /// Collects what is printed from here on, for the pager.
+    pub fn hold(&self) {
+        *self.held.borrow_mut() = Some(String::new());
+    }
+
+    /// Shows what was collected.
+    pub fn release(&self) {
+        if let Some(text) = self.held.borrow_mut().take() {
+            // A terminal that is gone has nobody before it.
+            let _ = pager::show(&text);
         }
     }
 

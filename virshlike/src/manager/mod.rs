@@ -7,6 +7,7 @@
 //! - [`start`]: from a definition to a running guest; [`machine`] builds its spec.
 //! - [`cpu`]: what the guest is shown of the host's processor.
 //! - [`control`]: suspend, resume, shutdown, reboot, reset, destroy.
+//! - [`fleet`]: what starts with the host, and what must end with it.
 //! - [`info`]: state and facts of one domain; [`stats`]: its figures; [`usage`]: all domains'.
 //! - [`watch`]: what happens to domains.
 //! - [`metadata`]: other programs' elements in a definition.
@@ -19,6 +20,7 @@ mod cpu;
 pub mod define;
 pub mod definition;
 mod find;
+pub mod fleet;
 pub mod host;
 pub mod info;
 pub mod machine;
@@ -38,6 +40,8 @@ use crate::runtime::process::ProcessDriver;
 use crate::runtime::rundir::RunDir;
 use crate::store::journal::{self, Entry};
 use crate::store::{Connection, Environment, Store};
+use crate::system::Journald;
+use crate::system::journald::{Change, Priority};
 use std::path::PathBuf;
 use uuid::Uuid;
 
@@ -47,6 +51,7 @@ pub struct Manager {
     connection: Connection,
     driver: Box<dyn VmDriver>,
     kvm: PathBuf,
+    journald: Option<Journald>,
 }
 
 impl Manager {
@@ -70,6 +75,7 @@ impl Manager {
         let kvm = std::env::var_os("VM_KVM_DEVICE");
         Ok(Self {
             store: Store::open(&connection, environment)?,
+            journald: Journald::of_host(connection.root.is_some() || environment.root.is_some()),
             connection,
             driver,
             kvm: kvm.map_or_else(|| PathBuf::from("/dev/kvm"), PathBuf::from),
@@ -96,12 +102,28 @@ impl Manager {
         RunDir::new(self.store.layout().runtime(uuid))
     }
 
-    /// Notes a change in the domain's journal. A journal that cannot be written does not undo what
-    /// was done: it is a warning.
-    fn note(&self, uuid: Uuid, verb: &str, name: &str, detail: &str) {
+    /// Notes a change in the domain's journal and in the host's. A journal that cannot be written
+    /// does not undo what was done: it is a warning.
+    pub(crate) fn note(&self, uuid: Uuid, verb: &str, name: &str, detail: &str) {
         let path = self.store.layout().journal(uuid);
-        if let Err(error) = journal::append(&path, &Entry::now(verb, name, detail)) {
+        let entry = Entry::now(verb, name, detail);
+        if let Err(error) = journal::append(&path, &entry) {
             tracing::warn!("{error}");
+        }
+        self.tell_host(&Change {
+            name,
+            uuid,
+            action: verb,
+            uid: entry.login_uid.unwrap_or(entry.uid),
+            detail,
+            priority: Priority::Info,
+        });
+    }
+
+    /// Notes a change in the host's journal, where it has one.
+    pub(crate) fn tell_host(&self, change: &Change<'_>) {
+        if let Some(journald) = &self.journald {
+            journald.note(change);
         }
     }
 }

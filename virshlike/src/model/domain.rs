@@ -5,6 +5,7 @@ use super::device::{
     Channel, Controller, Disk, Graphics, Input, Interface, MemBalloon, Panic, Rng, SerialPort,
     Video,
 };
+use super::policy::Policy;
 use crate::xml::{Diagnostics, Position};
 use uuid::Uuid;
 pub use vmm_api::cpu::Vendor;
@@ -63,6 +64,8 @@ pub struct Domain {
     pub inputs: Vec<Input>,
     /// The balloon; `None` when the document says nothing of it.
     pub memballoon: Option<MemBalloon>,
+    /// What our own elements in `<metadata>` ask for.
+    pub policy: Policy,
     /// What is kept and not built yet; see [`Domain::refusals_at_start`].
     pub(super) kept: Diagnostics,
 }

@@ -14,6 +14,7 @@ mod domain;
 mod dump;
 mod findings;
 mod parse;
+mod policy;
 mod schema;
 mod slots;
 mod value;
@@ -23,6 +24,7 @@ pub use complete::complete;
 pub use device::*;
 pub use domain::*;
 pub use dump::{DumpOptions, Live, inactive_xml, live_xml, updated_xml};
+pub use policy::{Autostart, NAMESPACE, Policy, Restart, RestartWhen};
 pub use schema::domain_xml_reference;
 pub use virtio::map_to_virtio;
 

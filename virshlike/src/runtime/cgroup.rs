@@ -2,7 +2,9 @@
 //! that started it.
 //!
 //! With systemd the guest becomes `machine.slice/vm-NAME.scope`: systemd is asked over its bus,
-//! because groups made behind its back are removed by it. Without systemd a group is made directly
+//! because groups made behind its back are removed by it. The system's scopes are ordered before
+//! `vm-guests.service` and after mounts and network: when the host goes down, that unit's command
+//! comes first, then the scopes end, then what guests need goes. Without systemd a group is made directly
 //! where cgroup v2 is writable. Otherwise the guest stays where it was born, which only matters to
 //! those who end whole groups; a line in the guest's log says so and why. A guest that starts is
 //! worth more than its group: nothing here is ever an error.
@@ -13,9 +15,25 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// Where cgroup v2 is mounted.
 const BASE: &str = "/sys/fs/cgroup";
+
+/// Properties of the system's scopes: what they come before and after at boot, the other way round
+/// at shutdown.
+const ORDER: &[&str] = &[
+    "Before",
+    "as",
+    "1",
+    "vm-guests.service",
+    "After",
+    "as",
+    "3",
+    "local-fs.target",
+    "remote-fs.target",
+    "network.target",
+];
 
 /// Where a guest's process goes.
 #[derive(Debug, PartialEq, Eq)]
@@ -79,14 +97,32 @@ impl Group {
 /// A scope of that name, or of one that is free: two stores may have a domain of the same name.
 fn scope(unit: &str, pid: u32) -> Option<String> {
     let Err(why) = ask_systemd(unit, pid) else {
-        return None;
+        return wait_until_in(unit, pid);
     };
     let stem = unit.trim_end_matches(".scope");
     let taken = why.contains("already loaded") || why.contains("already exists");
-    if taken && ask_systemd(&format!("{stem}-{pid}.scope"), pid).is_ok() {
-        return None;
+    let second = format!("{stem}-{pid}.scope");
+    if taken && ask_systemd(&second, pid).is_ok() {
+        return wait_until_in(&second, pid);
     }
     Some(format!("systemd made no scope {unit}: {why}"))
+}
+
+/// systemd only promises to move the process. Whoever started it may end at once, and a service's
+/// end takes everything with it that is still in its group.
+fn wait_until_in(unit: &str, pid: u32) -> Option<String> {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    loop {
+        // One that has ended already needs no group.
+        let own = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+        if own.is_empty() || own.lines().any(|line| line.ends_with(unit)) {
+            return None;
+        }
+        if Instant::now() >= deadline {
+            return Some(format!("systemd has not yet made the scope {unit}"));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Removes what is left of an ended guest's group. systemd cleans its scopes by itself.
@@ -101,14 +137,12 @@ pub fn forget(name: &str) {
 
 fn ask_systemd(unit: &str, pid: u32) -> Result<(), String> {
     let mut command = Command::new("busctl");
-    if !rustix::process::geteuid().is_root() {
-        command.arg("--user");
-    }
     let pid = pid.to_string();
-    let slice = if rustix::process::geteuid().is_root() {
-        "machine.slice"
+    let (slice, count, order): (_, _, &[&str]) = if rustix::process::geteuid().is_root() {
+        ("machine.slice", "5", ORDER)
     } else {
-        "app.slice"
+        command.arg("--user");
+        ("app.slice", "3", &[])
     };
     command
         .args(["--quiet", "--timeout=5", "call", "org.freedesktop.systemd1"])
@@ -121,10 +155,12 @@ fn ask_systemd(unit: &str, pid: u32) -> Result<(), String> {
             "ssa(sv)a(sa(sv))",
             unit,
             "replace",
-            "3",
+            count,
         ])
         .args(["PIDs", "au", "1", &pid, "Slice", "s", slice])
-        .args(["CollectMode", "s", "inactive-or-failed", "0"])
+        .args(["CollectMode", "s", "inactive-or-failed"])
+        .args(order)
+        .arg("0")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());

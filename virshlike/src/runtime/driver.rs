@@ -32,7 +32,7 @@ pub trait Launched {
 }
 
 /// Makes guests' processes.
-pub trait VmDriver {
+pub trait VmDriver: Send + Sync {
     /// Checks what can be checked before anything is prepared, such as that the program exists.
     ///
     /// # Errors

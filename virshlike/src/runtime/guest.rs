@@ -117,7 +117,7 @@ impl Guest {
     }
 
     /// A handle to the process that cannot hit another one.
-    fn process(&self) -> Option<OwnedFd> {
+    pub fn process(&self) -> Option<OwnedFd> {
         let mark = self.record.process?;
         let pid = Pid::from_raw(i32::try_from(mark.pid).ok()?)?;
         let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
@@ -129,14 +129,17 @@ impl Guest {
     fn wait_gone(&self, process: Option<&OwnedFd>, patience: Duration) -> Result<bool> {
         let deadline = Instant::now() + patience;
         loop {
-            let gone = process.is_none_or(has_ended);
+            let left = deadline.saturating_duration_since(Instant::now());
+            let gone = process.is_none_or(|process| has_ended(process, left));
             if gone && !self.dir.lock_is_held()? {
                 return Ok(true);
             }
-            if Instant::now() >= deadline {
+            if left.is_zero() {
                 return Ok(false);
             }
-            std::thread::sleep(Duration::from_millis(2));
+            if gone {
+                std::thread::sleep(Duration::from_millis(2));
+            }
         }
     }
 
@@ -183,10 +186,12 @@ impl Guest {
     }
 }
 
-fn has_ended(process: &OwnedFd) -> bool {
+/// Whether a process has ended, waiting for that up to `patience`.
+fn has_ended(process: &OwnedFd, patience: Duration) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let mut fds = [PollFd::new(process, PollFlags::IN)];
-    poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    let patience = Timespec::try_from(patience).unwrap_or_default();
+    poll(&mut fds, Some(&patience)).is_ok_and(|ready| ready > 0)
 }
 
 /// A control error in words for the operator.

@@ -1,4 +1,4 @@
-//! Starting a guest's process, locks and taps: the one room of this crate with `unsafe` in it.
+//! Starting a guest's process, locks, taps and waiting for descriptors: the one room of this crate with `unsafe` in it.
 //!
 //! A `vmm` outlives whoever started it. So it gets its own session, ignores the hang-up of the
 //! terminal, and inherits exactly the descriptors that its spec names: everything else that the
@@ -7,9 +7,11 @@
 
 mod lock;
 mod tap;
+mod wait;
 
 pub use lock::{byte_is_locked, is_locked, take_lock};
 pub use tap::{Tap, mtu};
+pub use wait::readable;
 
 use std::ffi::OsString;
 use std::fs::File;

@@ -2,9 +2,11 @@
 //! and the words that are printed; what a verb means is in `manager`.
 
 pub mod autostart;
+pub mod autostart_all;
 pub mod completion;
 pub mod console;
 pub mod create;
+pub mod daemon;
 pub mod define;
 pub mod desc;
 pub mod destroy;
@@ -44,7 +46,9 @@ pub mod nodeinfo;
 pub mod reboot;
 pub mod reset;
 pub mod resume;
+pub mod shell;
 pub mod shutdown;
+pub mod shutdown_all;
 pub mod start;
 pub mod suspend;
 pub mod top;

@@ -17,7 +17,7 @@ mod sense_devices;
 
 use super::domain::{Domain, EndAction};
 use super::findings::Findings;
-use super::schema;
+use super::{policy, schema};
 use crate::model::device::DiskBus;
 use crate::xml::{Diagnostics, Document, Element};
 use vmm_api::spec::PciAddress;
@@ -132,6 +132,7 @@ fn read(root: Element<'_>, findings: &mut Findings<'_>) -> Domain {
         memballoon: devices
             .and_then(|devices| devices.child("memballoon"))
             .map(|e| devices::memballoon(e, findings)),
+        policy: policy::read(root, findings),
         kept: Diagnostics::new(),
     };
     conflicts::check(root, &domain, findings);

@@ -23,6 +23,31 @@ is not said to be repeatable may be there once. Amounts and numbers are exact: n
 clamped.
 ";
 
+const OURS: &str = "
+## Our own elements in `<metadata>`
+
+libvirt has no words for these. They are of the namespace `urn:vm:domain:1`; mistakes in them are
+refused as everywhere.
+
+```xml
+<metadata>
+  <vm:autostart xmlns:vm='urn:vm:domain:1' order='1' delay='10'/>
+  <vm:restart xmlns:vm='urn:vm:domain:1' policy='on-failure'/>
+</metadata>
+```
+
+| Element or attribute | Takes | Meaning |
+|---|---|---|
+| `vm:autostart` | | when a domain that is marked by `vm autostart` starts, beside the others |
+| `vm:autostart@order` | a number | lower ones first; domains without one come last, by name |
+| `vm:autostart@delay` | seconds | how long the next domain waits after this one runs |
+| `vm:restart` | | whether `vm daemon` starts it again after it ended |
+| `vm:restart@policy` | `no`, `on-failure`, `always` | after nothing; after crashes and failures, of its process too; also after the guest powered itself off. Never after an operator ended it. Without the element, `<on_crash>restart</on_crash>` restarts after the end of its process |
+| `vm:restart@delay` | seconds | before the first restart, 1 when absent; each further one in a row waits twice as long |
+| `vm:restart@max-delay` | seconds | the longest wait, 300 when absent |
+| `vm:restart@max` | a number | restarts in a row until it is given up, 10 when absent; 0 never gives up |
+";
+
 /// The text of `docs/domain-xml.md`.
 pub fn domain_xml_reference() -> String {
     let mut out = INTRO.to_string();
@@ -35,6 +60,7 @@ pub fn domain_xml_reference() -> String {
     for (place, model) in tables::LINKS {
         line(&mut out, format_args!("| `{place}` | `{model}` |"));
     }
+    out.push_str(OURS);
     out
 }
 

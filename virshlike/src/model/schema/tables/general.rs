@@ -63,7 +63,7 @@ const METADATA: Group = Group {
     rows: &[honoured(
         "metadata",
         Text,
-        "kept as it is, whatever it contains",
+        "kept as it is, whatever it contains; our own elements in it are told below",
     )],
 };
 

@@ -1,0 +1,366 @@
+//! `vm daemon`: watches guests, notes what happens to them, and starts those again whose policy says
+//! so. Optional: everything else works without it.
+//!
+//! ```text
+//! kernel: a record was written --> changes --> look --> guest: its process and its events
+//!                                                          | gone
+//!                             restart: after a delay <-- judge: tidy, decide
+//! every change --> the host's journal (VM_NAME, VM_UUID, VM_ACTION, VM_UID) and run/daemon/events
+//! ```
+//!
+//! One thread, and others only while the store is worked on. All state is the store's: a daemon
+//! that is killed leaves nothing undone, a new one finds every guest by its run lock. It takes no
+//! lock that a command needs for longer than a command would, and it must never end a guest.
+//!
+//! - [`restart`]: whether and when, as a pure function;
+//! - `judge`: what it does to the store; `changes`, `guest`: what it hears; `fanout`: who hears it.
+
+mod changes;
+mod fanout;
+mod guest;
+mod judge;
+pub mod restart;
+
+use crate::error::{Error, Kind, Result};
+use crate::manager::Manager;
+use crate::runtime::{Guest, Liveness, RunRecord};
+use crate::spawn;
+use crate::store::{atomic, journal};
+use crate::system::journald::{Change, Priority};
+use crate::system::notify::notify;
+use changes::Changes;
+use fanout::Fanout;
+use judge::{Again, Found};
+use restart::Verdict;
+use serde::Serialize;
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::task::AbortHandle;
+use uuid::Uuid;
+use vmm_api::control::Event;
+
+/// What happened to a domain, for whoever listens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Notice {
+    /// Seconds since the Unix epoch.
+    pub time: u64,
+    /// The domain's name.
+    pub domain: String,
+    /// Its UUID.
+    pub uuid: Uuid,
+    /// One word: started, paused, resumed, reset, powerdown, stopped, restarting, restarted,
+    /// restart-failed, given-up.
+    pub action: &'static str,
+    /// More, or empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+}
+
+/// What the daemon's parts tell its middle.
+enum Message {
+    Event(RunRecord, Event),
+    Gone(RunRecord),
+    Judged(Uuid, Option<RunRecord>, Result<Found>),
+    Again(Uuid, Result<Again>),
+    /// A delay is over: look once more.
+    Look(Uuid),
+}
+
+/// The folder of a daemon's own files.
+const FOLDER: &str = "daemon";
+
+/// Watches until it is told to end by SIGTERM or SIGINT. `told` hears of every change.
+///
+/// # Errors
+/// Another daemon watches this store, or the store cannot be watched.
+pub fn run(manager: Manager, told: Box<dyn Fn(&Notice)>) -> Result<()> {
+    let layout = manager.store().layout().clone();
+    let folder = layout.run.join(FOLDER);
+    atomic::create_dir(&layout.run, 0o755)?;
+    atomic::create_dir(&folder, 0o700)?;
+    let _lock = only_one(&folder.join("lock"))?;
+    let failed = |what: &str, error: &std::io::Error| {
+        Error::new(Kind::Host, format!("the daemon cannot {what}")).cause(error.to_string())
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .thread_keep_alive(Duration::from_secs(1))
+        .build()
+        .map_err(|error| failed("start", &error))?;
+    runtime.block_on(async {
+        let (sender, receiver) = channel(64);
+        let events = folder.join("events");
+        let fanout =
+            Fanout::at(&events).map_err(|error| Error::io("listen at", &events, &error))?;
+        let mut daemon = Daemon {
+            changes: Changes::below(&layout.run)?,
+            manager: Arc::new(manager),
+            fanout: Arc::new(fanout),
+            told,
+            sender,
+            watched: HashMap::new(),
+            pending: HashMap::new(),
+        };
+        let mut end = [SignalKind::terminate(), SignalKind::interrupt()]
+            .map(|kind| signal(kind).map_err(|error| failed("hear signals", &error)))
+            .into_iter()
+            .collect::<Result<Vec<_>>>()?;
+        let [terminate, interrupt] = end.as_mut_slice() else {
+            return Ok(());
+        };
+        daemon.adopt()?;
+        notify(&format!("READY=1\n{}", daemon.status()));
+        tokio::select! {
+            result = daemon.watch(receiver) => result,
+            _ = terminate.recv() => Ok(()),
+            _ = interrupt.recv() => Ok(()),
+        }
+    })?;
+    notify("STOPPING=1");
+    Ok(())
+}
+
+/// The lock that says that a store has a daemon.
+fn only_one(path: &std::path::Path) -> Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(|error| Error::io("open the lock", path, &error))?;
+    let taken = spawn::take_lock(&file).map_err(|error| Error::io("lock", path, &error))?;
+    if taken {
+        return Ok(file);
+    }
+    Err(
+        Error::new(Kind::Busy, "another daemon watches this store already")
+            .cause(format!("it holds {}", path.display())),
+    )
+}
+
+struct Daemon {
+    manager: Arc<Manager>,
+    changes: Changes,
+    fanout: Arc<Fanout>,
+    told: Box<dyn Fn(&Notice)>,
+    sender: Sender<Message>,
+    /// Ids of the runs that are watched.
+    watched: HashMap<Uuid, u32>,
+    /// Restarts that wait for their time.
+    pending: HashMap<Uuid, AbortHandle>,
+}
+
+impl Daemon {
+    /// Finds what runs, and what ended while no daemon was there.
+    fn adopt(&mut self) -> Result<()> {
+        for uuid in self.changes.all()? {
+            self.look(uuid, true);
+        }
+        Ok(())
+    }
+
+    async fn watch(&mut self, mut receiver: Receiver<Message>) -> Result<()> {
+        let fanout = Arc::clone(&self.fanout);
+        tokio::spawn(async move { fanout.serve().await });
+        loop {
+            let before = (self.watched.len(), self.pending.len());
+            tokio::select! {
+                changed = self.changes.next() => match changed? {
+                    Some(domains) => domains.into_iter().for_each(|uuid| self.look(uuid, false)),
+                    None => self.adopt()?,
+                },
+                // This holds a sender itself, so it never closes.
+                Some(message) = receiver.recv() => self.hear(message),
+            }
+            if before != (self.watched.len(), self.pending.len()) {
+                notify(&self.status());
+            }
+        }
+    }
+
+    fn status(&self) -> String {
+        let (guests, restarts) = (self.watched.len(), self.pending.len());
+        format!("STATUS=watching {guests} guests, {restarts} restarts to come")
+    }
+
+    /// Looks at a domain's runtime directory.
+    fn look(&mut self, uuid: Uuid, at_start: bool) {
+        let dir = self.manager.run_dir(uuid);
+        match dir.liveness() {
+            // A record without a process is written anew in a moment.
+            Ok(Liveness::Alive(record)) if record.process.is_some() => {
+                if self.watched.insert(uuid, record.id) == Some(record.id) {
+                    return;
+                }
+                self.cancel(uuid);
+                let how = if at_start {
+                    "it ran before the daemon"
+                } else {
+                    ""
+                };
+                self.tell(&record.name, uuid, "started", how, Priority::Info);
+                tokio::spawn(guest::watch(Guest::new(record, dir), self.sender.clone()));
+            }
+            Ok(Liveness::Ended(_)) if at_start => self.judge(uuid, None),
+            Ok(_) => {}
+            Err(error) => tracing::warn!("{error}"),
+        }
+    }
+
+    fn hear(&mut self, message: Message) {
+        match message {
+            Message::Event(record, event) => self.event(&record, &event),
+            Message::Gone(record) => {
+                if self.watched.get(&record.uuid) == Some(&record.id) {
+                    self.watched.remove(&record.uuid);
+                }
+                self.judge(record.uuid, Some(record));
+            }
+            Message::Judged(uuid, record, found) => self.judged(uuid, record.as_ref(), found),
+            Message::Again(uuid, again) => self.again(uuid, again),
+            Message::Look(uuid) => self.look(uuid, false),
+        }
+    }
+
+    fn event(&self, record: &RunRecord, event: &Event) {
+        let (action, detail) = match event {
+            Event::Running => ("resumed", String::new()),
+            Event::Paused { reason, detail } if detail.is_empty() => {
+                ("paused", reason.as_str().to_string())
+            }
+            Event::Paused { reason, detail } => {
+                ("paused", format!("{}: {detail}", reason.as_str()))
+            }
+            Event::Reset => ("reset", String::new()),
+            Event::Powerdown => ("powerdown", String::new()),
+            // Its end is told once, with what is known afterwards.
+            Event::Stopped { .. } | Event::Job { .. } | Event::Unknown => return,
+        };
+        self.tell(&record.name, record.uuid, action, &detail, Priority::Info);
+    }
+
+    fn judge(&self, uuid: Uuid, record: Option<RunRecord>) {
+        let (manager, sender) = (Arc::clone(&self.manager), self.sender.clone());
+        tokio::spawn(async move {
+            let known = record.clone();
+            let work = move || judge::judge(&manager, uuid, known.as_ref());
+            if let Ok(found) = tokio::task::spawn_blocking(work).await {
+                let _ = sender.send(Message::Judged(uuid, record, found)).await;
+            }
+        });
+    }
+
+    fn judged(&mut self, uuid: Uuid, record: Option<&RunRecord>, found: Result<Found>) {
+        match found {
+            Ok(Found::Ended(last, verdict)) => {
+                if record.is_some() {
+                    let priority = match verdict {
+                        Verdict::Rest => Priority::Info,
+                        _ => Priority::Warning,
+                    };
+                    self.tell(&last.name, uuid, "stopped", &judge::words(&last), priority);
+                }
+                self.follow(uuid, &last.name, verdict);
+            }
+            // Its connection broke before its end, or it was started again.
+            Ok(Found::Runs) => self.look_later(uuid),
+            // A domain without a definition leaves nothing behind.
+            Ok(Found::Nothing) => {
+                if let Some(record) = record {
+                    self.tell(&record.name, uuid, "stopped", "", Priority::Info);
+                }
+            }
+            Err(error) => tracing::warn!("{error}"),
+        }
+    }
+
+    fn look_later(&self, uuid: Uuid) {
+        let sender = self.sender.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let _ = sender.send(Message::Look(uuid)).await;
+        });
+    }
+
+    /// What follows an end.
+    fn follow(&mut self, uuid: Uuid, name: &str, verdict: Verdict) {
+        self.cancel(uuid);
+        match verdict {
+            Verdict::Rest => {}
+            Verdict::After(delay, row) => {
+                let detail = format!("in {} s, {} in a row", delay.as_secs(), row.count);
+                self.tell(name, uuid, "restarting", &detail, Priority::Info);
+                let (manager, sender) = (Arc::clone(&self.manager), self.sender.clone());
+                let waiting = tokio::spawn(async move {
+                    tokio::time::sleep(delay).await;
+                    // On its own from here: a start is never cut off in the middle.
+                    tokio::spawn(async move {
+                        let work = move || judge::start_again(&manager, uuid);
+                        if let Ok(again) = tokio::task::spawn_blocking(work).await {
+                            let _ = sender.send(Message::Again(uuid, again)).await;
+                        }
+                    });
+                });
+                self.pending.insert(uuid, waiting.abort_handle());
+            }
+            Verdict::GiveUp(count) => {
+                let detail = format!("after {count} restarts in a row: vm start {name}");
+                self.tell(name, uuid, "given-up", &detail, Priority::Error);
+            }
+        }
+    }
+
+    fn again(&mut self, uuid: Uuid, again: Result<Again>) {
+        self.pending.remove(&uuid);
+        match again {
+            Ok(Again::Started(name, row)) => {
+                let detail = format!("{} in a row", row.count);
+                self.tell(&name, uuid, "restarted", &detail, Priority::Info);
+            }
+            Ok(Again::NotWanted) => {}
+            Ok(Again::Failed(name, why, verdict)) => {
+                self.tell(&name, uuid, "restart-failed", &why, Priority::Warning);
+                self.follow(uuid, &name, verdict);
+            }
+            Err(error) => tracing::warn!("{error}"),
+        }
+    }
+
+    fn cancel(&mut self, uuid: Uuid) {
+        if let Some(waiting) = self.pending.remove(&uuid) {
+            waiting.abort();
+        }
+    }
+
+    fn tell(&self, name: &str, uuid: Uuid, action: &'static str, detail: &str, how: Priority) {
+        self.manager.tell_host(&Change {
+            name,
+            uuid,
+            action,
+            uid: rustix::process::getuid().as_raw(),
+            detail,
+            priority: how,
+        });
+        let notice = Notice {
+            time: journal::seconds_now(),
+            domain: name.to_string(),
+            uuid,
+            action,
+            detail: detail.to_string(),
+        };
+        self.fanout.tell(&notice);
+        (self.told)(&notice);
+    }
+}
+
+/// Whether a read has nothing for now.
+fn blocked(error: rustix::io::Errno) -> bool {
+    error == rustix::io::Errno::WOULDBLOCK
+}

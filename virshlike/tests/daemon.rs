@@ -1,0 +1,269 @@
+//! `vm daemon` over guests without KVM: what it starts again, what it leaves alone, what it tells,
+//! and that its own end touches nobody.
+
+mod common;
+
+use common::World;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long anything may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A daemon that is ready, its journal, and what it tells.
+struct Daemon {
+    child: Child,
+    journal: UnixDatagram,
+}
+
+impl Daemon {
+    fn start(world: &World) -> Self {
+        let (ready, journal) = (world.path("ready"), world.path("journal"));
+        for path in [&ready, &journal] {
+            // One of an earlier daemon.
+            let _ = fs::remove_file(path);
+        }
+        let notify = UnixDatagram::bind(&ready).expect("a socket");
+        let heard = UnixDatagram::bind(&journal).expect("a socket");
+        for socket in [&notify, &heard] {
+            socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        }
+        let child = world
+            .command("vm")
+            .arg("daemon")
+            .env("NOTIFY_SOCKET", &ready)
+            .env("VM_JOURNAL_SOCKET", &journal)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("a daemon");
+        let mut bytes = [0; 256];
+        let count = notify.recv(&mut bytes).expect("it is ready");
+        assert!(bytes[..count].starts_with(b"READY=1"), "{bytes:?}");
+        Self {
+            child,
+            journal: heard,
+        }
+    }
+
+    /// Waits for an entry with these words in the host's journal.
+    #[track_caller]
+    fn wait_for(&self, name: &str, action: &str) -> String {
+        let mut seen = String::new();
+        let (name, action) = (format!("VM_NAME={name}\n"), format!("VM_ACTION={action}\n"));
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            let mut bytes = [0; 4096];
+            let Ok(count) = self.journal.recv(&mut bytes) else {
+                break;
+            };
+            let text = String::from_utf8_lossy(&bytes[..count]).into_owned();
+            if text.contains(&name) && text.contains(&action) {
+                return text;
+            }
+            seen.push_str(&text);
+        }
+        panic!("no {action} of {name} in:\n{seen}");
+    }
+
+    fn end(mut self, signal: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args([signal, &pid]).status();
+        assert!(sent.expect("kill").success());
+        self.child.wait().expect("it ends");
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn define(world: &World, name: &str, words: &str, policy: &str) {
+    let text = world.xml(name, words).replace(
+        "  <memory",
+        &format!("  <metadata xmlns:vm='urn:vm:domain:1'>{policy}</metadata>\n  <memory"),
+    );
+    let path = world.path(&format!("{name}.xml"));
+    fs::write(&path, text).expect("a definition");
+    world.ok(&["define", &path.display().to_string()]);
+}
+
+/// Kills a guest's process, as an accident would.
+fn kill(world: &World, name: &str) {
+    let uuid = world.ok(&["-q", "domuuid", name]);
+    let path = world.store(&format!("run/vm/{}/run.json", uuid.trim()));
+    let record: serde_json::Value =
+        serde_json::from_slice(&fs::read(path).expect("a record")).expect("JSON");
+    let pid = record["process"]["pid"].to_string();
+    let sent = Command::new("kill").args(["-KILL", &pid]).status();
+    assert!(sent.expect("kill").success());
+}
+
+fn state(world: &World, name: &str) -> String {
+    world.ok(&["-q", "domstate", name]).trim().to_string()
+}
+
+#[test]
+fn a_guest_whose_process_died_is_started_again_if_it_should_be() {
+    let world = World::new();
+    define(
+        &world,
+        "ours",
+        "",
+        "<vm:restart policy='on-failure' delay='0'/>",
+    );
+    define(&world, "plain", "", "");
+    let libvirts = world
+        .xml("libvirts", "")
+        .replace("  <devices>", "  <on_crash>restart</on_crash>\n  <devices>");
+    fs::write(world.path("libvirts.xml"), libvirts).expect("a definition");
+    world.ok(&["define", "libvirts.xml"]);
+    // One is there before the daemon, the others come later.
+    world.ok(&["start", "ours"]);
+    let daemon = Daemon::start(&world);
+    daemon.wait_for("ours", "started");
+    for name in ["plain", "libvirts"] {
+        world.ok(&["start", name]);
+        daemon.wait_for(name, "started");
+    }
+    for name in ["ours", "libvirts"] {
+        kill(&world, name);
+        let entry = daemon.wait_for(name, "stopped");
+        assert!(entry.contains("without a word"), "{entry}");
+        daemon.wait_for(name, "restarted");
+        assert_eq!(state(&world, name), "running");
+    }
+    kill(&world, "plain");
+    daemon.wait_for("plain", "stopped");
+    // A pause is told; whoever asks the guest directly is not disturbed by the daemon's ear.
+    world.ok(&["suspend", "ours"]);
+    daemon.wait_for("ours", "paused");
+    world.ok(&["resume", "ours"]);
+    daemon.wait_for("ours", "resumed");
+    assert_eq!(
+        world.ok(&["-q", "domstate", "plain", "--reason"]),
+        "shut off (crashed)\n"
+    );
+    let history = world.ok(&["history", "ours"]);
+    assert!(history.contains("restart 1 in a row"), "{history}");
+}
+
+#[test]
+fn what_an_operator_ended_stays_ended() {
+    let world = World::new();
+    let always = "<vm:restart policy='always' delay='0'/>";
+    define(&world, "first", "", always);
+    define(&world, "second", "", always);
+    let daemon = Daemon::start(&world);
+    for (name, verb) in [("first", "destroy"), ("second", "shutdown")] {
+        world.ok(&["start", name]);
+        daemon.wait_for(name, "started");
+        world.ok(&[verb, name]);
+        daemon.wait_for(name, "stopped");
+    }
+    // Were one to be started again, it would be before this.
+    define(&world, "third", "", always);
+    world.ok(&["start", "third"]);
+    daemon.wait_for("third", "started");
+    kill(&world, "third");
+    daemon.wait_for("third", "restarted");
+    assert_eq!(world.ok(&["-q", "list", "--name"]), "third\n");
+}
+
+#[test]
+fn a_guest_that_only_fails_is_given_up() {
+    let world = World::new();
+    define(
+        &world,
+        "flaky",
+        "",
+        "<vm:restart policy='on-failure' delay='0' max='2'/>",
+    );
+    let daemon = Daemon::start(&world);
+    world.ok(&["start", "flaky"]);
+    daemon.wait_for("flaky", "started");
+    // From now on every start fails.
+    let path = world.store("etc/vm/domains/flaky.xml");
+    let text = fs::read_to_string(&path).expect("the definition");
+    fs::write(&path, text.replace("console=ttyS0", "fake.fail")).expect("an edit");
+    kill(&world, "flaky");
+    for _ in 0..2 {
+        let entry = daemon.wait_for("flaky", "restart-failed");
+        assert!(entry.contains("asked to fail"), "{entry}");
+    }
+    let entry = daemon.wait_for("flaky", "given-up");
+    assert!(entry.contains("PRIORITY=3"), "{entry}");
+    assert_eq!(state(&world, "flaky"), "shut off");
+}
+
+#[test]
+fn a_daemons_end_touches_no_guest_and_the_next_goes_on() {
+    let world = World::new();
+    define(
+        &world,
+        "lasting",
+        "",
+        "<vm:restart policy='on-failure' delay='0'/>",
+    );
+    let first = Daemon::start(&world);
+    world.ok(&["start", "lasting"]);
+    first.wait_for("lasting", "started");
+    let second = world.fails(&["daemon"]);
+    assert!(second.contains("another daemon"), "{second}");
+    let id = world.ok(&["-q", "domid", "lasting"]);
+    first.end("-KILL");
+    let next = Daemon::start(&world);
+    next.wait_for("lasting", "started");
+    next.end("-TERM");
+    assert_eq!(world.ok(&["-q", "domid", "lasting"]), id);
+    // What happens while no daemon is there is taken up by the next.
+    kill(&world, "lasting");
+    let last = Daemon::start(&world);
+    last.wait_for("lasting", "restarted");
+    assert_eq!(state(&world, "lasting"), "running");
+}
+
+#[test]
+fn changes_are_told_line_by_line() {
+    let world = World::new();
+    define(&world, "heard", "", "");
+    let daemon = Daemon::start(&world);
+    let socket = world.store("run/vm/daemon/events");
+    let listener = UnixStream::connect(socket).expect("a listener");
+    listener
+        .set_read_timeout(Some(PATIENCE))
+        .expect("a timeout");
+    world.ok(&["start", "heard"]);
+    daemon.wait_for("heard", "started");
+    world.ok(&["destroy", "heard"]);
+    let mut actions = Vec::new();
+    for line in BufReader::new(listener).lines() {
+        let line = line.expect("a line");
+        let notice: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!(notice["domain"], "heard");
+        actions.push(notice["action"].as_str().expect("a word").to_string());
+        if actions.iter().any(|action| action == "stopped") {
+            break;
+        }
+    }
+    assert_eq!(actions, ["started", "stopped"]);
+}
+
+#[test]
+fn an_idle_daemon_is_small() {
+    let world = World::new();
+    let daemon = Daemon::start(&world);
+    let path = format!("/proc/{}/status", daemon.child.id());
+    let status = fs::read_to_string(path).expect("its status");
+    let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib: u64 = rss
+        .and_then(|rss| rss.split_whitespace().next()?.parse().ok())
+        .expect("a size");
+    println!("an idle daemon holds {kib} KiB");
+    assert!(kib < 15 * 1024, "{kib} KiB");
+}
