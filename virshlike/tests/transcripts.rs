@@ -85,3 +85,8 @@ fn facts_for_programs() {
 fn looking_at_domains() {
     replay("watching.txt");
 }
+
+#[test]
+fn the_cpu_of_guests_and_host() {
+    replay("cpu.txt");
+}

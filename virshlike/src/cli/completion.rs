@@ -23,6 +23,7 @@ const ASKED: &str = "VM_COMPLETE";
 /// Verbs whose domain is a running one.
 const OF_RUNNING: &[&str] = &[
     "console",
+    "cpu-stats",
     "destroy",
     "domblkstat",
     "domid",

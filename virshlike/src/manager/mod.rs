@@ -14,17 +14,21 @@
 //!
 //! Nothing here prints. A verb that only reads takes no lock and writes nothing.
 
+pub mod capabilities;
 pub mod checks;
 pub mod control;
 mod cpu;
 pub mod define;
 pub mod definition;
+pub mod described;
 mod find;
 pub mod fleet;
 pub mod host;
 pub mod info;
 pub mod machine;
 pub mod metadata;
+pub mod node;
+pub mod pins;
 pub mod start;
 pub mod stats;
 pub mod storage;

@@ -9,7 +9,7 @@
 //! Up to step 3 nothing has changed; after a failure in 3 to 5 no process and no lock is left.
 
 use super::definition::{self, Checked};
-use super::{Domain, Manager, machine};
+use super::{Domain, Manager, machine, pins};
 use crate::error::{Error, Kind, Result, plain_io};
 use crate::model;
 use crate::runtime::driver::{Launch, Launched};
@@ -158,7 +158,10 @@ impl Manager {
             cpu: built.cpu.take(),
             process: None,
         };
-        built.spec.host.start_paused = paused;
+        // Threads are pinned before the first instruction.
+        let tune = &checked.model.cputune;
+        let held = !paused && !tune.is_empty();
+        built.spec.host.start_paused = paused || held;
         let prepared = self.prepare(&dir, &mut built, &mut record, lock, checked);
         let launch = match prepared {
             Ok(launch) => launch,
@@ -176,9 +179,11 @@ impl Manager {
             }
         };
         record.process = process.pid().and_then(ProcessMark::of);
-        let up = dir
-            .write_record(&record)
-            .and_then(|()| wait_until_up(&Guest::new(record.clone(), dir.clone()), paused));
+        let up = dir.write_record(&record).and_then(|()| {
+            let guest = Guest::new(record.clone(), dir.clone());
+            wait_until_up(&guest, paused || held)?;
+            settle_pins(&guest, &checked.model, held)
+        });
         if let Err(error) = up {
             // A guest may be through before it was asked: that is a start and an end, no failure.
             if process.ended().is_some() && ended_in_peace(&dir) {
@@ -270,6 +275,17 @@ impl Manager {
         atomic::write_volatile(&path, record.id.to_string().as_bytes())?;
         dir.write_record(record)
     }
+}
+
+/// Pins the threads of a guest that stands still, and lets it go on where it only stood for that.
+fn settle_pins(guest: &Guest, model: &model::Domain, held: bool) -> Result<()> {
+    if !model.cputune.is_empty() {
+        pins::apply(guest, &model.cputune, model.vcpus.current)?;
+    }
+    if held {
+        guest.call(Request::Resume, ANSWER)?;
+    }
+    Ok(())
 }
 
 fn started(record: RunRecord, warnings: Vec<String>) -> Started {

@@ -6,6 +6,7 @@ use super::device::{
     Video,
 };
 use super::policy::Policy;
+use super::tune::CpuTune;
 use crate::xml::{Diagnostics, Position};
 use uuid::Uuid;
 pub use vmm_api::cpu::Vendor;
@@ -28,6 +29,8 @@ pub struct Domain {
     pub vcpus: Vcpus,
     /// `<cpu>`.
     pub cpu: Cpu,
+    /// `<cputune>`, and `<vcpu cpuset=...>`.
+    pub cputune: CpuTune,
     /// `<os>`.
     pub os: Os,
     /// `<features>`.

@@ -4,6 +4,7 @@
 use crate::error::Result;
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use vmm_api::cpu::HostCpu;
 use vmm_api::spec::MachineSpec;
 use vmm_api::speed::KernelSpeed;
@@ -38,6 +39,9 @@ pub trait VmDriver: Send + Sync {
     /// # Errors
     /// What is missing and what to do about it.
     fn ready(&self) -> Result<()>;
+
+    /// The program that runs guests, as `<emulator>` of capabilities names it.
+    fn program(&self) -> &Path;
 
     /// Starts the process. It is not yet known to run its guest: its control socket tells.
     ///

@@ -15,6 +15,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -101,11 +102,11 @@ fn serve(spec: MachineSpec, mut ends: Ends) -> io::Result<EndReason> {
     if vanish {
         return Ok(EndReason::Crashed);
     }
+    let mut threads = vcpu_threads(&machine)?;
     ends.control.set_nonblocking(true)?;
     if let Some(console) = &ends.console {
         console.set_nonblocking(true)?;
     }
-    let mut threads = Vec::new();
     while !machine.over.load(Ordering::SeqCst) {
         if !deaf && let Ok((socket, _)) = ends.control.accept() {
             let machine = Arc::clone(&machine);
@@ -129,6 +130,21 @@ fn serve(spec: MachineSpec, mut ends: Ends) -> io::Result<EndReason> {
         let _ = thread.join();
     }
     Ok(reason)
+}
+
+/// Threads that are called as a real guest's vCPUs and do nothing.
+fn vcpu_threads(machine: &Arc<Machine>) -> io::Result<Vec<JoinHandle<()>>> {
+    let one = |index: u32| {
+        let machine = Arc::clone(machine);
+        std::thread::Builder::new()
+            .name(format!("vcpu{index}"))
+            .spawn(move || {
+                while !machine.over.load(Ordering::SeqCst) {
+                    std::thread::sleep(TICK);
+                }
+            })
+    };
+    (0..machine.spec.cpus.count).map(one).collect()
 }
 
 impl Machine {
@@ -325,6 +341,10 @@ struct FakeThread {
 impl VmDriver for FakeDriver {
     fn ready(&self) -> Result<()> {
         Ok(())
+    }
+
+    fn program(&self) -> &Path {
+        Path::new("/usr/libexec/vm/vmm")
     }
 
     fn launch(&self, launch: Launch) -> Result<Box<dyn Launched>> {

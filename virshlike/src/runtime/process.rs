@@ -41,11 +41,6 @@ impl ProcessDriver {
         });
         Self { program }
     }
-
-    /// The executable.
-    pub fn program(&self) -> &Path {
-        &self.program
-    }
 }
 
 impl Default for ProcessDriver {
@@ -65,6 +60,10 @@ impl VmDriver for ProcessDriver {
         )
         .cause("'vmm' is neither beside 'vm' nor in libexec/vm, or it is not executable")
         .hint("install the whole package, or name the program in VM_VMM"))
+    }
+
+    fn program(&self) -> &Path {
+        &self.program
     }
 
     fn launch(&self, launch: Launch) -> Result<Box<dyn Launched>> {

@@ -3,8 +3,13 @@
 
 pub mod autostart;
 pub mod autostart_all;
+pub mod capabilities;
 pub mod completion;
 pub mod console;
+pub mod cpu_baseline;
+pub mod cpu_compare;
+pub mod cpu_models;
+pub mod cpu_stats;
 pub mod create;
 pub mod daemon;
 pub mod define;
@@ -42,6 +47,7 @@ pub mod maxvcpus;
 pub mod metadata;
 pub mod metrics;
 pub mod node_stats;
+pub mod nodecpumap;
 pub mod nodeinfo;
 pub mod reboot;
 pub mod reset;
@@ -57,5 +63,6 @@ pub mod undefine;
 pub mod uri;
 pub mod vcpucount;
 pub mod vcpuinfo;
+pub mod vcpupin;
 pub mod version;
 pub mod vncdisplay;

@@ -151,8 +151,7 @@ impl Verb for Nodememstats {
             return context.ui.json(&figures);
         }
         for (name, kib) in figures {
-            let label = format!("{name}:");
-            context.ui.line(format!("{label:<7} {kib:>20} KiB"))?;
+            context.ui.line(format!("{name:<7}: {kib:>20} KiB"))?;
         }
         Ok(())
     }
@@ -231,9 +230,17 @@ impl Verb for Freecell {
                 .collect();
             return context.ui.json(&cells);
         }
+        if !self.all {
+            for (cell, kib) in lines {
+                context.ui.line(format!("{cell}: {kib} KiB"))?;
+            }
+            return Ok(());
+        }
         for (cell, kib) in lines {
-            let label = format!("{cell}:");
-            context.ui.line(format!("{label:>6} {kib} KiB"))?;
+            if cell == "Total" {
+                context.ui.sentence("-".repeat(20))?;
+            }
+            context.ui.line(format!("{cell:>5}: {kib:>10} KiB"))?;
         }
         Ok(())
     }

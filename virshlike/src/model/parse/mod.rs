@@ -14,6 +14,7 @@ mod disk;
 mod general;
 mod sense;
 mod sense_devices;
+mod tune;
 
 use super::domain::{Domain, EndAction};
 use super::findings::Findings;
@@ -80,6 +81,7 @@ fn read(root: Element<'_>, findings: &mut Findings<'_>) -> Domain {
     let memory = general::memory(root, findings);
     let vcpus = general::vcpus(root, findings);
     let cpu = cpu::cpu(root, vcpus.as_ref(), findings);
+    let cputune = tune::cputune(root, vcpus.as_ref(), findings);
     let devices = root.child("devices");
     let list = |name: &'static str| {
         devices
@@ -96,6 +98,7 @@ fn read(root: Element<'_>, findings: &mut Findings<'_>) -> Domain {
         memory: memory.unwrap_or_default(),
         vcpus: vcpus.unwrap_or_default(),
         cpu,
+        cputune,
         os: general::os(root, findings),
         features: general::features(root),
         clock: general::clock(root, findings),

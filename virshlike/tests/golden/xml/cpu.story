@@ -1,7 +1,5 @@
 == warnings
-cpu.xml:5:36: warning: cpuset='0-3,^2' of <vcpu> has no effect: pinning is not built yet
 cpu.xml:6:3: warning: <iothreads> has no effect: each disk has a worker of its own
-cpu.xml:7:3: warning: <cputune> has no effect: CPU tuning is not built yet
 
 == refused at start
 

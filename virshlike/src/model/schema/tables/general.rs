@@ -183,7 +183,11 @@ const VCPU: Group = Group {
             ]),
             "static",
         ),
-        warned("vcpu@cpuset", Set, "pinning is not built yet"),
+        honoured(
+            "vcpu@cpuset",
+            Set,
+            "the processors that threads without a pin of their own run on",
+        ),
         kept(
             "vcpus",
             Empty,

@@ -1,4 +1,5 @@
-//! Tuning of the host side: kept for other tools, without effect here so far.
+//! Tuning of the host side: pins are honoured, the rest is kept for other tools and has no effect so
+//! far.
 
 use crate::model::schema::row::Value::{Empty, Number, OneOf, Set, Text, Words, YesNo};
 use crate::model::schema::row::{Group, honoured, part, refused, warned, warned_word, word};
@@ -26,20 +27,43 @@ const CPUS: Group = Group {
             "each disk has a worker of its own",
         ),
         part("defaultiothread@thread_pool_min,thread_pool_max", Number),
-        warned("cputune", Empty, "CPU tuning is not built yet"),
-        part(
+        part("cputune", Empty),
+        warned(
             "cputune/shares,period,global_period,emulator_period,iothread_period",
             Number,
+            "limits of CPU time are not built yet",
         ),
-        part(
+        warned(
             "cputune/quota,global_quota,emulator_quota,iothread_quota",
             Text,
+            "limits of CPU time are not built yet",
         ),
-        part("cputune/vcpupin,iothreadpin,vcpusched,iothreadsched", Empty).many(),
+        honoured(
+            "cputune/vcpupin",
+            Empty,
+            "the processors that a vCPU runs on",
+        )
+        .many(),
         part("cputune/vcpupin@vcpu", Number),
         part("cputune/vcpupin@cpuset", Set),
-        part("cputune/emulatorpin", Empty),
+        honoured(
+            "cputune/emulatorpin",
+            Empty,
+            "the processors that all other threads run on",
+        ),
         part("cputune/emulatorpin@cpuset", Set),
+        warned(
+            "cputune/iothreadpin",
+            Empty,
+            "each disk has a worker of its own",
+        )
+        .many(),
+        warned(
+            "cputune/vcpusched,iothreadsched",
+            Empty,
+            "real-time scheduling is not built yet",
+        )
+        .many(),
         part("cputune/iothreadpin@iothread", Number),
         part("cputune/iothreadpin@cpuset", Set),
         part("cputune/vcpusched@vcpus", Set),
@@ -47,10 +71,19 @@ const CPUS: Group = Group {
         part("cputune/vcpusched@scheduler", OneOf(SCHEDULERS)),
         part("cputune/iothreadsched@iothreads,priority", Text),
         part("cputune/iothreadsched@scheduler", OneOf(SCHEDULERS)),
-        part("cputune/emulatorsched", Empty),
+        warned(
+            "cputune/emulatorsched",
+            Empty,
+            "real-time scheduling is not built yet",
+        ),
         part("cputune/emulatorsched@priority", Text),
         part("cputune/emulatorsched@scheduler", OneOf(SCHEDULERS)),
-        part("cputune/cachetune,memorytune", Empty).many(),
+        warned(
+            "cputune/cachetune,memorytune",
+            Empty,
+            "shares of caches and memory bandwidth are not built yet",
+        )
+        .many(),
         part("cputune/cachetune@vcpus", Set),
         part("cputune/cachetune@id", Text),
         part("cputune/cachetune/cache,monitor", Empty).many(),

@@ -1,0 +1,194 @@
+//! Pins: on which of the host's processors the threads of a guest run; set while it runs, in its
+//! definition, or both.
+
+use super::definition::mistakes;
+use super::node::{Kernel, format_list, parse_list};
+use super::{Domain, Manager, definition};
+use crate::error::{Error, Kind, Result, plain_io};
+use crate::model::{self, CpuList, CpuTune, Pinned};
+use crate::runtime::Guest;
+use crate::runtime::threads;
+
+/// What a change is about, in virsh's words.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Affects {
+    /// `--live`.
+    pub live: bool,
+    /// `--config`.
+    pub config: bool,
+}
+
+impl Manager {
+    /// The running guest where that is meant, and whether the definition is. Without a word it is
+    /// the guest of a running domain, else the definition.
+    ///
+    /// # Errors
+    /// One that is asked for and not there.
+    pub fn affected(&self, domain: &Domain, affects: Affects) -> Result<(Option<Guest>, bool)> {
+        let guest = self.guest(domain)?;
+        if affects.live && guest.is_none() {
+            return Err(Error::invalid_operation("domain is not running"));
+        }
+        if affects.config && !domain.persistent {
+            return Err(Error::invalid_operation(
+                "transient domains do not have any persistent config",
+            ));
+        }
+        let neither = !affects.live && !affects.config;
+        let config = affects.config || neither && guest.is_none();
+        Ok((guest.filter(|_| affects.live || neither), config))
+    }
+
+    /// Where each vCPU may run.
+    ///
+    /// # Errors
+    /// As [`Manager::affected`]; threads that cannot be seen.
+    pub fn vcpu_affinity(&self, domain: &Domain, affects: Affects) -> Result<Vec<(u32, String)>> {
+        let (guest, _) = self.affected(domain, affects)?;
+        let (_, model) = self.current_definition(domain, guest.as_ref())?;
+        if let Some(guest) = guest {
+            let vcpus = threads::vcpus_of(process(&guest)?);
+            if vcpus.is_empty() {
+                return Err(unseen(&guest));
+            }
+            let found = vcpus.into_iter().map(|vcpu| (vcpu.index, vcpu.allowed));
+            return Ok(found.collect());
+        }
+        let list = |index| written(model.cputune.vcpu(index));
+        Ok((0..model.vcpus.max)
+            .map(|index| (index, list(index)))
+            .collect())
+    }
+
+    /// Where the threads that are no vCPUs may run.
+    ///
+    /// # Errors
+    /// As [`Manager::vcpu_affinity`].
+    pub fn emulator_affinity(&self, domain: &Domain, affects: Affects) -> Result<String> {
+        let (guest, _) = self.affected(domain, affects)?;
+        let (_, model) = self.current_definition(domain, guest.as_ref())?;
+        match guest {
+            Some(guest) => threads::allowed(process(&guest)?).ok_or_else(|| unseen(&guest)),
+            None => Ok(written(model.cputune.others())),
+        }
+    }
+
+    /// Pins threads; `r` as a list takes the pin away.
+    ///
+    /// # Errors
+    /// No such vCPU; processors that the host has not; a definition that cannot be written.
+    pub fn pin(&self, domain: &Domain, pinned: Pinned, list: &str, affects: Affects) -> Result<()> {
+        let list = match list {
+            "r" => None,
+            text => Some(model::cpu_list(text).ok_or_else(|| {
+                Error::new(
+                    Kind::Usage,
+                    format!("invalid argument: '{text}' is no list of processors"),
+                )
+                .hint("such as 0-3,^2; r takes the pin away")
+            })?),
+        };
+        let text = list.as_ref().map(format_list);
+        let (guest, config) = self.affected(domain, affects)?;
+        // The definition first: it is the part that can be refused without a trace.
+        if config {
+            self.pin_definition(domain, pinned, text.as_deref())?;
+        }
+        let Some(guest) = guest else { return Ok(()) };
+        let _lock = self.store.lock_domain(domain.uuid, &domain.name)?;
+        let (mut document, model) = self.current_definition(domain, Some(&guest))?;
+        refuse_stranger(&model, pinned)?;
+        let everywhere = list.unwrap_or_else(every_processor);
+        pin_threads(process(&guest)?, pinned, &everywhere)?;
+        model::set_pin(&mut document, pinned, text.as_deref()).map_err(|found| mistakes(&found))?;
+        guest.dir().write_live(document.as_str())?;
+        self.note(domain.uuid, "pin", &domain.name, &format!("{pinned:?}"));
+        Ok(())
+    }
+
+    fn pin_definition(&self, domain: &Domain, pinned: Pinned, list: Option<&str>) -> Result<()> {
+        let stored = self.stored(domain)?;
+        let definition::Checked {
+            mut document,
+            model,
+            ..
+        } = self.checked(&stored)?;
+        refuse_stranger(&model, pinned)?;
+        model::set_pin(&mut document, pinned, list).map_err(|found| mistakes(&found))?;
+        let file = stored.path.display().to_string();
+        self.replace(domain, &stored.text, document.as_str(), &file)?;
+        Ok(())
+    }
+}
+
+/// Pins a guest's threads as its definition says, before its vCPUs run.
+///
+/// # Errors
+/// Processors that the host has not; threads that cannot be seen.
+pub(super) fn apply(guest: &Guest, tune: &CpuTune, vcpus: u32) -> Result<()> {
+    let pid = process(guest)?;
+    if let Some(list) = tune.others() {
+        pin_threads(pid, Pinned::Emulator, list)?;
+    }
+    for index in 0..vcpus {
+        // A vCPU inherits nothing from the threads around it.
+        let list = tune.vcpu(index).cloned().unwrap_or_else(every_processor);
+        pin_threads(pid, Pinned::Vcpu(index), &list)?;
+    }
+    Ok(())
+}
+
+fn pin_threads(pid: u32, pinned: Pinned, list: &CpuList) -> Result<()> {
+    let (what, done) = match pinned {
+        Pinned::Vcpu(index) => (format!("vCPU {index}"), threads::pin_vcpu(pid, index, list)),
+        Pinned::Emulator => (
+            "the emulator's threads".to_string(),
+            threads::pin_others(pid, list),
+        ),
+    };
+    done.map_err(|error| {
+        let error_text = if error.raw_os_error() == Some(libc::EINVAL) {
+            format!("none of the processors {} is there", format_list(list))
+        } else {
+            plain_io(&error)
+        };
+        Error::new(Kind::Host, format!("cannot pin {what}"))
+            .cause(error_text)
+            .hint("vm nodecpumap --pretty lists the processors of this host")
+    })
+}
+
+fn process(guest: &Guest) -> Result<u32> {
+    let mark = guest.record.process.filter(|mark| mark.exists());
+    mark.map(|mark| mark.pid).ok_or_else(|| unseen(guest))
+}
+
+fn unseen(guest: &Guest) -> Error {
+    let name = &guest.record.name;
+    Error::new(
+        Kind::Host,
+        format!("the threads of domain '{name}' cannot be seen"),
+    )
+    .cause("/proc does not show its process")
+}
+
+fn refuse_stranger(model: &model::Domain, pinned: Pinned) -> Result<()> {
+    match pinned {
+        Pinned::Vcpu(index) if index >= model.vcpus.max => {
+            let count = model.vcpus.max;
+            let message = format!(
+                "invalid argument: vcpu {index} is out of range of the {count} that there can be"
+            );
+            Err(Error::new(Kind::Usage, message))
+        }
+        Pinned::Vcpu(_) | Pinned::Emulator => Ok(()),
+    }
+}
+
+fn every_processor() -> CpuList {
+    parse_list(&Kernel::default().cpu_map().map)
+}
+
+fn written(list: Option<&CpuList>) -> String {
+    list.map_or_else(|| format_list(&every_processor()), format_list)
+}

@@ -1,0 +1,159 @@
+//! `<cputune>` and `<vcpu cpuset=...>`: on which of the host's processors a guest's threads run, and
+//! the edits by which pins are changed.
+
+use super::schema;
+use super::value;
+use crate::xml::{Diagnostics, Document, Edits, NewElement};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Processors of the host by number.
+pub type CpuList = BTreeSet<u32>;
+
+/// Where a guest's threads may run; a thread without a list runs anywhere.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CpuTune {
+    /// `<vcpu cpuset=...>`: threads without a list of their own.
+    pub default: Option<CpuList>,
+    /// `<vcpupin>` by vCPU.
+    pub vcpus: BTreeMap<u32, CpuList>,
+    /// `<emulatorpin>`: every thread that is no vCPU.
+    pub emulator: Option<CpuList>,
+}
+
+impl CpuTune {
+    /// Whether every thread runs anywhere.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Where a vCPU may run, when that is limited.
+    pub fn vcpu(&self, index: u32) -> Option<&CpuList> {
+        self.vcpus.get(&index).or(self.default.as_ref())
+    }
+
+    /// Where the other threads may run, when that is limited.
+    pub fn others(&self) -> Option<&CpuList> {
+        self.emulator.as_ref().or(self.default.as_ref())
+    }
+}
+
+/// The members of a list such as `0-3,^2,7`; `None` when it is no list or an empty one.
+pub fn cpu_list(text: &str) -> Option<CpuList> {
+    let members = value::cpu_set(text)?;
+    members
+        .into_iter()
+        .map(|number| u32::try_from(number).ok())
+        .collect()
+}
+
+/// Which threads a pin is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pinned {
+    /// One vCPU's.
+    Vcpu(u32),
+    /// Every thread that is no vCPU.
+    Emulator,
+}
+
+/// Writes a pin into a definition; `None` takes it out.
+///
+/// # Errors
+/// When the result would not parse, which this edit does not bring about.
+pub fn set_pin(
+    document: &mut Document,
+    pinned: Pinned,
+    list: Option<&str>,
+) -> Result<(), Diagnostics> {
+    let mut edits = Edits::new();
+    let root = document.root();
+    let tune = root.child("cputune");
+    let vcpu = match pinned {
+        Pinned::Vcpu(index) => Some(index.to_string()),
+        Pinned::Emulator => None,
+    };
+    let found = tune.and_then(|tune| match &vcpu {
+        Some(index) => tune
+            .children_named("vcpupin")
+            .find(|pin| pin.value("vcpu") == Some(index)),
+        None => tune.child("emulatorpin"),
+    });
+    match (found, list) {
+        (Some(pin), Some(list)) => edits.set_attribute(pin.id(), "cpuset", list),
+        (Some(pin), None) => edits.remove(pin.id()),
+        (None, None) => {}
+        (None, Some(list)) => {
+            let pin = match vcpu {
+                Some(index) => NewElement::new("vcpupin").attribute("vcpu", index),
+                None => NewElement::new("emulatorpin"),
+            };
+            let pin = pin.attribute("cpuset", list);
+            match tune {
+                Some(tune) => edits.insert(tune.id(), pin, schema::order("cputune")),
+                None => {
+                    let tune = NewElement::new("cputune").child(pin);
+                    edits.insert(root.id(), tune, schema::order(""));
+                }
+            }
+        }
+    }
+    document.apply(edits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Domain;
+
+    const START: &str = "<domain type='kvm'>\n  <name>a</name>\n  <memory>65536</memory>\n  \
+         <vcpu>4</vcpu>\n  <os>\n    <type>hvm</type>\n    <kernel>/k</kernel>\n  </os>\n</domain>\n";
+
+    #[test]
+    fn pins_are_put_in_changed_and_taken_out() {
+        let mut document = Document::parse(START, "a.xml").expect("XML");
+        let mut pin = |pinned, list| {
+            set_pin(&mut document, pinned, list).expect("an edit");
+            let (domain, warnings) = Domain::parse(&document).expect("a definition");
+            assert!(warnings.is_empty(), "{warnings}");
+            domain.cputune
+        };
+        let tune = pin(Pinned::Vcpu(2), Some("0-1"));
+        assert_eq!(tune.vcpu(2), Some(&[0, 1].into()));
+        assert_eq!((tune.vcpu(0), tune.others()), (None, None));
+        let tune = pin(Pinned::Vcpu(2), Some("1"));
+        assert_eq!(tune.vcpu(2), Some(&[1].into()));
+        let tune = pin(Pinned::Emulator, Some("3"));
+        assert_eq!(tune.others(), Some(&[3].into()));
+        assert!(pin(Pinned::Vcpu(2), None).vcpus.is_empty());
+        assert!(pin(Pinned::Emulator, None).is_empty());
+    }
+
+    #[test]
+    fn a_list_for_all_gives_way_to_a_pin() {
+        let text = START.replace("<vcpu>4<", "<vcpu placement='static' cpuset='0-3,^2'>4<");
+        let mut document = Document::parse(&text, "a.xml").expect("XML");
+        set_pin(&mut document, Pinned::Vcpu(1), Some("2")).expect("an edit");
+        let (domain, _) = Domain::parse(&document).expect("a definition");
+        assert_eq!(domain.cputune.vcpu(0), Some(&[0, 1, 3].into()));
+        assert_eq!(domain.cputune.vcpu(1), Some(&[2].into()));
+        assert_eq!(domain.cputune.others(), Some(&[0, 1, 3].into()));
+    }
+
+    #[test]
+    fn mistakes_in_pins_have_a_place() {
+        for (pins, message) in [
+            (
+                "<vcpupin vcpu='0' cpuset='1'/><vcpupin vcpu='0' cpuset='2'/>",
+                "twice",
+            ),
+            ("<vcpupin vcpu='0'/>", "no cpuset"),
+            ("<vcpupin cpuset='1'/>", "no vcpu"),
+            ("<emulatorpin cpuset='a'/>", "'a'"),
+        ] {
+            let tune = format!("</vcpu><cputune>{pins}</cputune>");
+            let text = START.replace("</vcpu>", &tune);
+            let document = Document::parse(&text, "a.xml").expect("XML");
+            let found = Domain::parse(&document).expect_err(pins).to_string();
+            assert!(found.contains(message), "{found}");
+        }
+    }
+}
