@@ -2,7 +2,7 @@
 use crate::error::{Error, Result};
 use crate::exec::join_all;
 use crate::format::Mapping;
-use crate::node::Node;
+use crate::node::{Kind, Node};
 use crate::storage::{self, Buffer};
 
 /// A future of a part of a request.
@@ -125,4 +125,61 @@ pub(crate) async fn reads_zero(chain: &[Node], offset: u64, len: u64) -> Result<
         }
     }
     Ok(true)
+}
+
+/// A change of a range.
+#[derive(Clone, Copy)]
+pub(crate) enum Change<'a> {
+    /// New content.
+    Write(&'a [Buffer]),
+    /// `len` bytes of zeroes, which give space back if `unmap`.
+    Zero { len: u64, unmap: bool },
+    /// `len` bytes whose content does not matter any more.
+    Discard { len: u64 },
+}
+
+impl Change<'_> {
+    /// Bytes of the range.
+    pub(crate) fn len(&self) -> u64 {
+        match self {
+            Change::Write(bufs) => storage::total(bufs),
+            Change::Zero { len, .. } | Change::Discard { len } => *len,
+        }
+    }
+}
+
+fn top(chain: &[Node]) -> Result<&Node> {
+    chain
+        .first()
+        .ok_or_else(|| Error::invalid("an image without a layer"))
+}
+
+/// Changes the topmost layer of a chain.
+pub(crate) async fn change(chain: &[Node], offset: u64, change: Change<'_>) -> Result<()> {
+    match (&top(chain)?.kind, change) {
+        (Kind::Raw(raw), Change::Write(bufs)) => raw.storage.write(offset, bufs).await,
+        (Kind::Raw(raw), Change::Zero { len, unmap }) => raw.storage.zero(offset, len, unmap).await,
+        (Kind::Raw(raw), Change::Discard { len }) => raw.storage.discard(offset, len).await,
+        (Kind::Qcow2(image), Change::Write(bufs)) => image.write(chain, offset, bufs).await,
+        (Kind::Qcow2(image), Change::Zero { len, unmap }) => {
+            image.zero(chain, offset, len, unmap).await
+        }
+        (Kind::Qcow2(image), Change::Discard { len }) => image.discard(chain, offset, len).await,
+    }
+}
+
+/// Makes what was written to the topmost layer of a chain durable.
+pub(crate) async fn flush(chain: &[Node]) -> Result<()> {
+    match &top(chain)?.kind {
+        Kind::Raw(raw) => raw.storage.sync().await,
+        Kind::Qcow2(image) => image.flush().await,
+    }
+}
+
+/// Brings everything of the topmost layer to the disk. No request is inside.
+pub(crate) async fn close(chain: &[Node]) -> Result<()> {
+    match &top(chain)?.kind {
+        Kind::Raw(raw) => raw.storage.sync().await,
+        Kind::Qcow2(image) => image.close().await,
+    }
 }

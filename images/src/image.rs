@@ -1,14 +1,14 @@
 //! An image as its user sees it: opened inactive, activated, read and written, inactivated.
 use std::sync::Arc;
 
-use crate::access;
+use crate::access::{self, Change};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Format;
 use crate::format::qcow2::Qcow2;
-use crate::format::qcow2::header::{Compression, Header};
+use crate::format::qcow2::header::Compression;
 use crate::gate::Gate;
+use crate::live::{Chain, Current};
 use crate::node::{Kind, Node, open_chain};
-use crate::ops::create::Preallocation;
 use crate::ops::map::{MapEntry, status};
 use crate::requests::{FreezeGuard, Requests};
 use crate::storage::lock::LockMode;
@@ -107,8 +107,7 @@ impl OpenOptions {
 /// Dropping it without [`Image::inactivate`] is like a power cut: what was flushed is there.
 pub struct Image {
     options: OpenOptions,
-    /// The image itself, then its backing files from the top.
-    chain: Vec<Node>,
+    current: Current,
     requests: Arc<Requests>,
 }
 
@@ -149,7 +148,7 @@ impl Image {
         let chain = open_chain(storage, name, options, gate, &requests)?;
         Ok(Image {
             options: options.clone(),
-            chain,
+            current: Current::new(chain),
             requests,
         })
     }
@@ -177,39 +176,62 @@ impl Image {
     }
 
     fn lock_all(&self) -> Result<()> {
-        if self.options.no_locks {
-            return Ok(());
-        }
+        self.lock_chain(&self.chain())
+    }
+
+    /// Takes the locks of layers: the first is written to.
+    pub(crate) fn lock_chain(&self, chain: &[Node]) -> Result<()> {
         let depth = if self.options.lock_backing {
-            self.chain.len()
+            chain.len()
         } else {
             1
         };
-        for (depth, node) in self.chain.iter().enumerate().take(depth) {
-            let mode = match (depth, self.options.read_only, self.options.share_writers) {
-                (0, false, false) => LockMode::Writer,
-                (0, false, true) => LockMode::SharedWriter,
-                _ => LockMode::Reader,
+        for (depth, node) in chain.iter().enumerate().take(depth) {
+            let result = match depth {
+                0 if !self.options.read_only => self.lock_writer(node),
+                _ => self.lock_reader(node),
             };
-            for storage in node.storages() {
-                storage.lock(mode, &node.name)?;
+            if result.is_err() {
+                unlock(chain);
+                return result;
             }
         }
         Ok(())
     }
 
-    fn unlock_all(&self) {
+    /// Locks a layer that is written to.
+    pub(crate) fn lock_writer(&self, node: &Node) -> Result<()> {
+        self.lock(
+            node,
+            match self.options.share_writers {
+                false => LockMode::Writer,
+                true => LockMode::SharedWriter,
+            },
+        )
+    }
+
+    /// Locks a layer that is read.
+    pub(crate) fn lock_reader(&self, node: &Node) -> Result<()> {
+        self.lock(node, LockMode::Reader)
+    }
+
+    fn lock(&self, node: &Node, mode: LockMode) -> Result<()> {
+        if self.options.no_locks {
+            return Ok(());
+        }
+        node.storages()
+            .try_for_each(|storage| storage.lock(mode, &node.name))
+    }
+
+    pub(crate) fn unlock_all(&self) {
         if !self.options.no_locks {
-            self.chain
-                .iter()
-                .flat_map(Node::storages)
-                .for_each(Storage::unlock);
+            unlock(&self.chain());
         }
     }
 
     async fn reload(&self) -> Result<()> {
         // From the bottom, so that what is beneath is there when the top repairs itself.
-        for node in self.chain.iter().rev() {
+        for node in self.chain().iter().rev() {
             node.activate().await?;
         }
         Ok(())
@@ -226,10 +248,7 @@ impl Image {
             return Ok(());
         }
         if !self.options.read_only {
-            match &self.top()?.kind {
-                Kind::Raw(raw) => raw.storage.sync().await?,
-                Kind::Qcow2(image) => image.close().await?,
-            }
+            access::close(&self.chain()).await?;
         }
         self.requests.set_active(false);
         self.unlock_all();
@@ -238,7 +257,7 @@ impl Image {
 
     /// Size of the virtual disk in bytes.
     pub fn virtual_size(&self) -> u64 {
-        self.chain.first().map_or(0, Node::size)
+        self.current.top_size()
     }
 
     /// True if writes are refused.
@@ -248,7 +267,7 @@ impl Image {
 
     /// Alignment in bytes of offsets and lengths at which requests need no copying.
     pub fn alignment(&self) -> u32 {
-        self.chain
+        self.chain()
             .iter()
             .flat_map(Node::storages)
             .map(Storage::alignment)
@@ -258,12 +277,13 @@ impl Image {
 
     /// Format of the topmost layer.
     pub fn format(&self) -> Format {
-        self.chain.first().map_or(Format::Raw, Node::format)
+        self.chain().first().map_or(Format::Raw, Node::format)
     }
 
     /// What the layers are called, from the top.
-    pub fn layer_names(&self) -> Vec<&str> {
-        self.chain.iter().map(|node| node.name.as_str()).collect()
+    pub fn layer_names(&self) -> Vec<String> {
+        let chain = self.chain();
+        chain.iter().map(|node| node.name.clone()).collect()
     }
 
     /// The options that it was opened with.
@@ -282,7 +302,7 @@ impl Image {
         }
     }
 
-    fn check_writable(&self) -> Result<()> {
+    pub(crate) fn check_writable(&self) -> Result<()> {
         if self.options.read_only {
             return Err(Error::new(ErrorKind::ReadOnly, "the image is read-only"));
         }
@@ -296,7 +316,7 @@ impl Image {
     pub async fn read(&self, offset: u64, bufs: &[Buffer]) -> Result<()> {
         let _inside = self.requests.enter().await?;
         self.check_range(offset, storage::total(bufs))?;
-        access::read(&self.chain, offset, bufs).await
+        access::read(&self.chain(), offset, bufs).await
     }
 
     /// Writes all pieces at `offset`. Durable after the next [`Image::flush`] only.
@@ -310,9 +330,10 @@ impl Image {
         if self.options.detect_zeroes != DetectZeroes::Off && storage::is_zero(bufs) {
             let unmap = self.options.detect_zeroes == DetectZeroes::Unmap
                 && self.options.discard == DiscardMode::Unmap;
-            self.zero_top(offset, storage::total(bufs), unmap).await?;
+            let len = storage::total(bufs);
+            self.change(offset, Change::Zero { len, unmap }).await?;
         } else {
-            self.write_top(offset, bufs).await?;
+            self.change(offset, Change::Write(bufs)).await?;
         }
         self.written().await
     }
@@ -326,7 +347,7 @@ impl Image {
         if self.options.read_only {
             return Ok(());
         }
-        self.flush_top().await
+        access::flush(&self.chain()).await
     }
 
     /// The content of the range is no longer needed; it may read as anything that it was, or as
@@ -339,7 +360,7 @@ impl Image {
         let _inside = self.requests.enter().await?;
         self.check_range(offset, len)?;
         if self.options.discard == DiscardMode::Unmap && len > 0 {
-            self.discard_top(offset, len).await?;
+            self.change(offset, Change::Discard { len }).await?;
             self.written().await?;
         }
         Ok(())
@@ -355,7 +376,7 @@ impl Image {
         self.check_range(offset, len)?;
         if len > 0 {
             let unmap = may_unmap && self.options.discard == DiscardMode::Unmap;
-            self.zero_top(offset, len, unmap).await?;
+            self.change(offset, Change::Zero { len, unmap }).await?;
             self.written().await?;
         }
         Ok(())
@@ -371,13 +392,17 @@ impl Image {
         let _inside = self.requests.enter().await?;
         self.check_range(offset, len)?;
         let unmap = may_unmap && self.options.discard == DiscardMode::Unmap;
-        let done = match &self.top()?.kind {
-            Kind::Raw(raw) => raw.storage.zero_fast(offset, len, unmap).await?,
-            Kind::Qcow2(image) if image.zeroes_fast() => {
-                image.zero(&self.chain, offset, len, unmap).await?;
+        let live = self.current.get();
+        let done = match live.chain.first().map(|top| &top.kind) {
+            // A job does not know of this short way.
+            Some(Kind::Raw(raw)) if live.tap.is_none() => {
+                raw.storage.zero_fast(offset, len, unmap).await?
+            }
+            Some(Kind::Qcow2(image)) if image.zeroes_fast() => {
+                live.apply(offset, Change::Zero { len, unmap }).await?;
                 true
             }
-            Kind::Qcow2(_) => false,
+            _ => false,
         };
         if done {
             self.written().await?;
@@ -392,14 +417,14 @@ impl Image {
     pub async fn block_status(&self, offset: u64, len: u64) -> Result<MapEntry> {
         let _inside = self.requests.enter().await?;
         self.check_range(offset, len)?;
-        status(&self.chain, offset, len).await
+        status(&self.chain(), offset, len).await
     }
 
     /// True if a range reads as zeroes without a look at any data.
     pub(crate) async fn reads_zero(&self, offset: u64, len: u64) -> Result<bool> {
         let _inside = self.requests.enter().await?;
         self.check_range(offset, len)?;
-        access::reads_zero(&self.chain, offset, len).await
+        access::reads_zero(&self.chain(), offset, len).await
     }
 
     /// Reads into memory of the engine, for callers without guest memory.
@@ -451,127 +476,43 @@ impl Image {
     }
 
     /// The layers, from the top.
-    pub(crate) fn chain(&self) -> &[Node] {
-        &self.chain
+    pub(crate) fn chain(&self) -> Chain {
+        self.current.chain()
     }
 
-    /// Drops everything that the topmost layer has, so that it reads as what is beneath.
-    pub(crate) async fn empty(&self) -> Result<()> {
-        let _alone = self.freeze_for_change().await?;
-        match self.top_qcow2() {
-            Some(image) => image.empty().await,
-            None => Err(Error::invalid("only a qcow2 image can be emptied")),
-        }
+    /// Layers and job.
+    pub(crate) fn current(&self) -> &Current {
+        &self.current
     }
 
-    /// Makes the topmost layer fit for version 2; see [`crate::ops::amend`].
-    pub(crate) async fn expand_zeroes(&self) -> Result<()> {
-        let _alone = self.freeze_for_change().await?;
-        match &self.top()?.kind {
-            Kind::Raw(_) => Ok(()),
-            Kind::Qcow2(image) => image.expand_zeroes(&self.chain).await,
-        }
-    }
-
-    /// As [`Image::inactivate`], with a last change of a qcow2 image's header. The image must be
-    /// opened anew afterwards.
-    pub(crate) async fn inactivate_with(&self, change: impl FnOnce(&mut Header)) -> Result<()> {
-        let _alone = self.freeze_for_change().await?;
-        if let Some(image) = self.top_qcow2() {
-            image.close().await?;
-            image.change_header(change).await?;
-        }
-        self.requests.set_active(false);
-        self.unlock_all();
-        Ok(())
-    }
-
-    /// Gives the disk another size; see [`crate::ops::resize`].
-    pub(crate) async fn resize(&self, size: u64, how: Preallocation) -> Result<()> {
-        let size = size
-            .checked_next_multiple_of(512)
-            .filter(|&s| i64::try_from(s).is_ok())
-            .ok_or_else(|| Error::invalid(format!("{size} bytes are too many")))?;
-        let _alone = self.freeze_for_change().await?;
-        match &self.top()?.kind {
-            Kind::Raw(raw) => raw.resize(size, how).await,
-            Kind::Qcow2(image) => image.resize(&self.chain, size, how).await,
-        }
-    }
-
-    /// Stores a whole cluster in compressed form; only qcow2 can.
-    pub(crate) async fn write_compressed(&self, offset: u64, packed: &[u8]) -> Result<()> {
-        self.check_writable()?;
-        let _inside = self.requests.enter().await?;
-        match &self.top()?.kind {
-            Kind::Raw(_) => Err(Error::unsupported(
-                "compression of raw images",
-                "a raw image has no compressed clusters",
-            )),
-            Kind::Qcow2(image) => {
-                image.record_write(offset, image.geometry.cluster());
-                image.write_compressed(offset, packed).await
-            }
-        }
+    /// The door.
+    pub(crate) fn requests(&self) -> &Arc<Requests> {
+        &self.requests
     }
 
     /// The topmost layer if it is qcow2.
-    pub(crate) fn top_qcow2(&self) -> Option<&Qcow2> {
-        match &self.chain.first()?.kind {
-            Kind::Qcow2(image) => Some(image),
-            Kind::Raw(_) => None,
-        }
+    pub(crate) fn top_qcow2(&self) -> Option<Arc<Qcow2>> {
+        self.chain().first()?.qcow2().cloned()
     }
 
     /// After a change: flushes at once if the cache mode wants it.
     async fn written(&self) -> Result<()> {
         if self.options.cache.flush_every_write() {
-            self.flush_top().await
+            access::flush(&self.chain()).await
         } else {
             Ok(())
         }
     }
 
-    fn top(&self) -> Result<&Node> {
-        self.chain
-            .first()
-            .ok_or_else(|| Error::invalid("an image without a layer"))
+    async fn change(&self, offset: u64, change: Change<'_>) -> Result<()> {
+        self.current.get().apply(offset, change).await
     }
+}
 
-    async fn write_top(&self, offset: u64, bufs: &[Buffer]) -> Result<()> {
-        match &self.top()?.kind {
-            Kind::Raw(raw) => raw.storage.write(offset, bufs).await,
-            Kind::Qcow2(image) => {
-                image.record_write(offset, storage::total(bufs));
-                image.write(&self.chain, offset, bufs).await
-            }
-        }
-    }
-
-    async fn zero_top(&self, offset: u64, len: u64, unmap: bool) -> Result<()> {
-        match &self.top()?.kind {
-            Kind::Raw(raw) => raw.storage.zero(offset, len, unmap).await,
-            Kind::Qcow2(image) => {
-                image.record_write(offset, len);
-                image.zero(&self.chain, offset, len, unmap).await
-            }
-        }
-    }
-
-    async fn discard_top(&self, offset: u64, len: u64) -> Result<()> {
-        match &self.top()?.kind {
-            Kind::Raw(raw) => raw.storage.discard(offset, len).await,
-            Kind::Qcow2(image) => {
-                image.record_write(offset, len);
-                image.discard(&self.chain, offset, len).await
-            }
-        }
-    }
-
-    async fn flush_top(&self) -> Result<()> {
-        match &self.top()?.kind {
-            Kind::Raw(raw) => raw.storage.sync().await,
-            Kind::Qcow2(image) => image.flush().await,
-        }
-    }
+/// Gives the locks of layers up.
+fn unlock(chain: &[Node]) {
+    chain
+        .iter()
+        .flat_map(Node::storages)
+        .for_each(Storage::unlock);
 }

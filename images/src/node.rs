@@ -1,5 +1,6 @@
 //! One layer of an image: a format on its storage; and how a chain of layers is opened.
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::qcow2::header::extension;
@@ -8,6 +9,7 @@ use crate::format::raw::Raw;
 use crate::format::{Extent, Format};
 use crate::gate::{Gate, GateRequest, Layer, OpenedFile};
 use crate::image::OpenOptions;
+use crate::ops::create::Preallocation;
 use crate::requests::Requests;
 use crate::storage::Storage;
 
@@ -17,16 +19,60 @@ const MAX_DEPTH: usize = 200;
 /// What a layer is.
 pub(crate) enum Kind {
     Raw(Raw),
-    Qcow2(Box<Qcow2>),
+    Qcow2(Arc<Qcow2>),
 }
 
-/// One layer: the image itself, or a backing file.
-pub(crate) struct Node {
+/// What there is to a layer.
+pub(crate) struct Inner {
     pub(crate) name: String,
     pub(crate) kind: Kind,
 }
 
+/// One layer: the image itself, or a backing file. Clones are the same layer.
+#[derive(Clone)]
+pub(crate) struct Node(Arc<Inner>);
+
+impl std::ops::Deref for Node {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
 impl Node {
+    fn new(name: String, kind: Kind) -> Node {
+        Node(Arc::new(Inner { name, kind }))
+    }
+
+    /// True if both are the same layer.
+    pub(crate) fn is(&self, other: &Node) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// The layer if it is qcow2.
+    pub(crate) fn qcow2(&self) -> Option<&Arc<Qcow2>> {
+        match &self.kind {
+            Kind::Qcow2(image) => Some(image),
+            Kind::Raw(_) => None,
+        }
+    }
+
+    /// Whether it is written to from its next activation on.
+    pub(crate) fn set_read_only(&self, read_only: bool) {
+        if let Some(image) = self.qcow2() {
+            image.read_only.store(read_only, Ordering::Relaxed);
+        }
+    }
+
+    /// Gives it another size. `chain` begins with it; no request is inside.
+    pub(crate) async fn resize(&self, chain: &[Node], size: u64, how: Preallocation) -> Result<()> {
+        match &self.kind {
+            Kind::Raw(raw) => raw.resize(size, how).await,
+            Kind::Qcow2(image) => image.resize(chain, size, how).await,
+        }
+    }
+
     pub(crate) fn format(&self) -> Format {
         match &self.kind {
             Kind::Raw(_) => Format::Raw,
@@ -125,6 +171,36 @@ pub(crate) fn open_chain(
     Ok(chain)
 }
 
+/// Opens one layer for writing, whatever it names: what is beneath it is known already.
+///
+/// # Errors
+/// What is wrong with the image; one that has its data in another file.
+pub(crate) fn reopen(
+    storage: Storage,
+    name: String,
+    format: Format,
+    requests: &Arc<Requests>,
+) -> Result<Node> {
+    if !storage.writable() {
+        return Err(Error::new(
+            ErrorKind::ReadOnly,
+            format!("{name}: its descriptor only reads"),
+        ));
+    }
+    if format == Format::Raw {
+        return Ok(Node::new(name, Kind::Raw(Raw::open(storage)?)));
+    }
+    let header = qcow2::read_header(&storage).map_err(|e| e.context(&name))?;
+    if header.incompatible & qcow2::header::incompatible::DATA_FILE != 0 {
+        return Err(Error::unsupported(
+            "jobs with data files",
+            format!("{name} has its data in another file: it cannot become a layer of a job"),
+        ));
+    }
+    let image = Qcow2::open(storage, None, header, false, requests.clone());
+    Ok(Node::new(name, Kind::Qcow2(Arc::new(image))))
+}
+
 impl Opening<'_> {
     fn note(&mut self, storage: &Storage, name: &str) -> Result<()> {
         let Some(identity) = storage.identity() else {
@@ -146,13 +222,8 @@ impl Opening<'_> {
             format,
         } = this;
         if format == Format::Raw {
-            return Ok((
-                Node {
-                    name,
-                    kind: Kind::Raw(Raw::open(storage)?),
-                },
-                None,
-            ));
+            let raw = Kind::Raw(Raw::open(storage)?);
+            return Ok((Node::new(name, raw), None));
         }
         let header = qcow2::read_header(&storage)?;
         let read_only = depth > 0 || self.options.read_only;
@@ -180,13 +251,7 @@ impl Opening<'_> {
             None => None,
         };
         let image = Qcow2::open(storage, data, header, read_only, self.requests.clone());
-        Ok((
-            Node {
-                name,
-                kind: Kind::Qcow2(Box::new(image)),
-            },
-            below,
-        ))
+        Ok((Node::new(name, Kind::Qcow2(Arc::new(image))), below))
     }
 
     fn data_file(

@@ -1,6 +1,8 @@
 //! Persistent dirty bitmaps of a qcow2 image: which parts of the disk were written since some
 //! moment. They are stored when the image is inactivated.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use crate::error::{Error, Result};
@@ -32,7 +34,7 @@ impl From<&Described> for BitmapInfo {
     }
 }
 
-fn qcow2(image: &Image) -> Result<&Qcow2> {
+fn qcow2(image: &Image) -> Result<Arc<Qcow2>> {
     image.top_qcow2().ok_or_else(|| {
         Error::unsupported(
             "bitmaps of raw images",

@@ -35,8 +35,8 @@ pub async fn compare(a: &Image, b: &Image, strict: bool) -> Result<Comparison> {
     let mut at = 0;
     while at < both {
         let (x, y) = (
-            status(a.chain(), at, both - at).await?,
-            status(b.chain(), at, both - at).await?,
+            status(&a.chain(), at, both - at).await?,
+            status(&b.chain(), at, both - at).await?,
         );
         let n = x.length.min(y.length).max(1);
         if x.zero && y.zero {
@@ -56,7 +56,7 @@ pub async fn compare(a: &Image, b: &Image, strict: bool) -> Result<Comparison> {
     let longer = if len_a > len_b { a } else { b };
     let end = len_a.max(len_b);
     while at < end {
-        let entry = status(longer.chain(), at, end - at).await?;
+        let entry = status(&longer.chain(), at, end - at).await?;
         let n = entry
             .length
             .max(1)

@@ -158,7 +158,7 @@ impl Copy {
         }
         let mut at = from;
         while at < end {
-            let entry = status(self.source.chain(), at, end - at).await?;
+            let entry = status(&self.source.chain(), at, end - at).await?;
             let n = entry.length.clamp(1, end - at);
             if entry.zero {
                 self.zeroes(at, n).await?;
@@ -207,7 +207,7 @@ impl Copy {
     }
 
     async fn step_packed(&self, at: u64, len: u64) -> Result<()> {
-        let entry = status(self.source.chain(), at, len).await?;
+        let entry = status(&self.source.chain(), at, len).await?;
         if entry.zero && entry.length >= len {
             return self.zeroes(at, len).await;
         }

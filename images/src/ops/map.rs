@@ -39,7 +39,7 @@ pub async fn map(image: &Image, mut each: impl FnMut(&MapEntry)) -> Result<()> {
     let mut pending: Option<MapEntry> = None;
     let mut at = 0;
     while at < size {
-        let entry = status(image.chain(), at, size - at).await?;
+        let entry = status(&image.chain(), at, size - at).await?;
         at += entry.length.max(1);
         match &mut pending {
             Some(last) if continues(last, &entry) => last.length += entry.length,

@@ -36,7 +36,7 @@ pub async fn measure(source: Option<&Image>, options: &CreateOptions) -> Result<
     if let Some(image) = source {
         let (mut at, mut counted) = (0, 0u64);
         while at < size {
-            let entry = status(image.chain(), at, size - at).await?;
+            let entry = status(&image.chain(), at, size - at).await?;
             let end = at + entry.length.max(1);
             if !entry.zero {
                 // Whole clusters, each counted once.

@@ -35,11 +35,12 @@ pub async fn set_backing(file: File, name: &str, backing: Option<&Backing>) -> R
 /// A failed read or write.
 pub async fn rebase(image: &Image, new: Option<&Image>, progress: &dyn Fn(u64, u64)) -> Result<()> {
     let size = image.virtual_size();
-    let below = image.chain().get(1..).unwrap_or_default();
+    let chain = image.chain();
+    let below = chain.get(1..).unwrap_or_default();
     let mut at = 0;
     while at < size {
         progress(at, size);
-        let entry = status(image.chain(), at, (size - at).min(STEP)).await?;
+        let entry = status(&image.chain(), at, (size - at).min(STEP)).await?;
         let n = entry.length.max(1);
         if entry.depth > 0 || !entry.present {
             keep_difference(image, (below, new), at, n).await?;
@@ -58,7 +59,8 @@ async fn keep_difference(
     len: u64,
 ) -> Result<()> {
     let unit = image.cluster_size().map_or(STEP, |(cluster, _)| cluster);
-    let new_chain = new.map_or(&[][..], Image::chain);
+    let new_chain = new.map(Image::chain);
+    let new_chain = new_chain.as_deref().unwrap_or_default();
     let (old_zero, new_zero) = (
         crate::access::reads_zero(below, at, len).await?,
         crate::access::reads_zero(new_chain, at, len).await?,
@@ -97,7 +99,7 @@ pub async fn commit(top: &Image, base: &Image, progress: &dyn Fn(u64, u64)) -> R
     let mut at = 0;
     while at < size {
         progress(at, size);
-        let entry = status(top.chain(), at, (size - at).min(STEP)).await?;
+        let entry = status(&top.chain(), at, (size - at).min(STEP)).await?;
         let n = entry.length.max(1);
         if entry.present && entry.depth == 0 {
             if entry.zero {

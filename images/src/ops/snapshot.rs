@@ -1,4 +1,5 @@
 //! Internal snapshots of an active image. Requests wait while one is taken, deleted or applied.
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::error::{Error, Result};
@@ -7,7 +8,7 @@ use crate::format::qcow2::snapshot::Snapshot;
 use crate::image::{DiscardMode, Image};
 use crate::ops::info::SnapshotInfo;
 
-fn qcow2(image: &Image) -> Result<&Qcow2> {
+fn qcow2(image: &Image) -> Result<Arc<Qcow2>> {
     image.top_qcow2().ok_or_else(|| {
         Error::unsupported(
             "internal snapshots of raw images",
@@ -16,7 +17,7 @@ fn qcow2(image: &Image) -> Result<&Qcow2> {
     })
 }
 
-fn find(snapshots: &[Snapshot], wanted: &str) -> Result<usize> {
+pub(crate) fn find(snapshots: &[Snapshot], wanted: &str) -> Result<usize> {
     // An id before a name, as QEMU's tools do.
     let by_id = snapshots.iter().position(|s| s.id_text() == wanted);
     by_id
@@ -87,6 +88,7 @@ pub async fn delete(image: &Image, wanted: &str) -> Result<()> {
 /// No such snapshot, a read-only image, a failed write.
 pub async fn apply(image: &Image, wanted: &str) -> Result<()> {
     let _alone = image.freeze_for_change().await?;
+    image.current().no_job()?;
     let image_format = qcow2(image)?;
     let at = find(&image_format.snapshots()?, wanted)?;
     image_format

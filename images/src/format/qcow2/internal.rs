@@ -175,7 +175,7 @@ impl Qcow2 {
     }
 
     /// Brings memory and disk together.
-    async fn prepare(&self) -> Result<()> {
+    pub(super) async fn prepare(&self) -> Result<()> {
         self.check_sound()?;
         if self.geometry.data_file {
             return Err(Error::unsupported(
@@ -199,8 +199,12 @@ impl Qcow2 {
         self.settle().await
     }
 
-    /// Sets or clears the dirty bit, durably. Version 2 has none.
+    /// Sets or clears the dirty bit, durably; it stays while somebody else needs it. Version 2
+    /// has none.
     pub(super) async fn set_dirty(&self, dirty: bool) -> Result<()> {
+        if !dirty && self.lazy.is_held() {
+            return Ok(());
+        }
         let features = {
             let mut h = write_lock(&self.header);
             if dirty {
@@ -253,7 +257,10 @@ impl Qcow2 {
             .await
     }
 
-    async fn new_snapshot_table(&self, snapshots: &[Snapshot]) -> Result<(Run, Vec<u8>)> {
+    pub(super) async fn new_snapshot_table(
+        &self,
+        snapshots: &[Snapshot],
+    ) -> Result<(Run, Vec<u8>)> {
         if snapshots.len() > 65536 {
             return Err(Error::invalid("an image has at most 65536 snapshots"));
         }
@@ -261,7 +268,7 @@ impl Qcow2 {
         Ok((self.allocate_table(bytes.len() as u64).await?, bytes))
     }
 
-    async fn write_snapshot_table(&self, run: Run, bytes: &[u8]) -> Result<()> {
+    pub(super) async fn write_snapshot_table(&self, run: Run, bytes: &[u8]) -> Result<()> {
         if run.len == 0 {
             return Ok(());
         }
@@ -271,7 +278,7 @@ impl Qcow2 {
     }
 
     /// The clusters of the snapshot table on disk.
-    fn snapshot_table_run(&self) -> Result<Run> {
+    pub(super) fn snapshot_table_run(&self) -> Result<Run> {
         let header = read(&self.header).clone();
         let (_, end) = read_snapshots(&self.storage, &header)?;
         let start = header.snapshots_offset;
@@ -315,7 +322,7 @@ impl Qcow2 {
     }
 
     /// Changes the counts of everything that an L1 table refers to. Clusters that are free now.
-    async fn adjust(&self, l1: &[u64], delta: i64) -> Result<Holes> {
+    pub(super) async fn adjust(&self, l1: &[u64], delta: i64) -> Result<Holes> {
         let g = &self.geometry;
         let mut holes = Holes::new();
         for entry in l1 {
@@ -370,7 +377,7 @@ impl Qcow2 {
     }
 
     /// Sets the flags of an L2 table and of its L1 entry: COPIED where the count is one.
-    async fn change_flags(
+    pub(super) async fn change_flags(
         &self,
         l1_index: u64,
         count: impl Fn(u64) -> Result<Step<u64>>,
@@ -442,7 +449,7 @@ impl Qcow2 {
     }
 }
 
-fn set_snapshots(h: &mut Header, run: Run, snapshots: &[Snapshot], image: &Qcow2) {
+pub(super) fn set_snapshots(h: &mut Header, run: Run, snapshots: &[Snapshot], image: &Qcow2) {
     h.snapshots = snapshots.len() as u32;
     h.snapshots_offset = run.start << image.geometry.cluster_bits;
 }

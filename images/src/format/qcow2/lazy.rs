@@ -25,6 +25,8 @@ pub(super) struct Lazy {
     marked: AtomicBool,
     /// All counts are to be written now.
     settling: AtomicBool,
+    /// Counts are wrong for another reason: the dirty bit stays.
+    held: AtomicBool,
     turn: Turn,
 }
 
@@ -43,6 +45,16 @@ impl Lazy {
         let wanted = header.version >= 3 && header.compatible & compatible::LAZY_REFCOUNTS != 0;
         self.wanted.store(wanted, Ordering::Relaxed);
         self.marked.store(false, Ordering::Relaxed);
+        self.held.store(false, Ordering::Relaxed);
+    }
+
+    /// Keeps the dirty bit, or lets it go.
+    pub(super) fn hold(&self, held: bool) {
+        self.held.store(held, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.held.load(Ordering::Relaxed)
     }
 
     pub(super) fn settle(&self) -> Settling<'_> {

@@ -13,6 +13,7 @@
 //! | `lazy`       | counts that are postponed until the image is closed                   |
 //! | `update`     | another header, in one step                                           |
 //! | `snapshot`, `internal` | the table of internal snapshots; taking, deleting, applying them |
+//! | `deletion`   | deleting an internal snapshot in steps                                |
 //! | `resize`     | another size of the disk                                              |
 //! | `compress`, `pack` | compressed clusters                                                   |
 //! | `prealloc`   | places before there is data, and version 2 without zero clusters      |
@@ -22,6 +23,7 @@ pub(crate) mod bitmap;
 pub(crate) mod check;
 mod commit;
 pub(crate) mod compress;
+mod deletion;
 pub(crate) mod entry;
 mod free;
 pub(crate) mod header;
@@ -72,7 +74,7 @@ pub(crate) struct Qcow2 {
     metadata: Metadata,
     /// The length that the file was given so far.
     file_len: Mutex<u64>,
-    pub(crate) read_only: bool,
+    pub(crate) read_only: AtomicBool,
     /// Metadata turned out to contradict itself: no more writes.
     corrupt: AtomicBool,
     unpacked: compress::Unpacked,
@@ -123,7 +125,7 @@ impl Qcow2 {
             requests,
             metadata: Metadata::default(),
             file_len: Mutex::default(),
-            read_only,
+            read_only: AtomicBool::new(read_only),
             corrupt: AtomicBool::new(false),
             unpacked: compress::Unpacked::default(),
             packing: Mutex::default(),
@@ -160,6 +162,16 @@ impl Qcow2 {
         h.reftable_clusters = clusters;
     }
 
+    /// True if the header names a backing file.
+    pub(crate) fn names_backing(&self) -> bool {
+        read(&self.header).backing.is_some()
+    }
+
+    /// True if it has nothing of its own.
+    pub(crate) fn is_empty(&self) -> bool {
+        read(&self.map.l1).entries.iter().all(|&e| e == 0)
+    }
+
     /// Virtual size in bytes.
     pub(crate) fn size(&self) -> u64 {
         self.size.load(Ordering::Acquire)
@@ -181,7 +193,8 @@ impl Qcow2 {
                 "the image was replaced by another one after it was opened: open it again",
             ));
         }
-        if !self.read_only && header.incompatible & incompatible::CORRUPT != 0 {
+        let read_only = self.read_only.load(Ordering::Relaxed);
+        if !read_only && header.incompatible & incompatible::CORRUPT != 0 {
             return Err(Error::corrupt(
                 "the image is marked corrupt: it can be read, and must be repaired before it is \
                  written",
@@ -195,7 +208,7 @@ impl Qcow2 {
         self.lazy.reset(&header);
         self.corrupt.store(false, Ordering::Relaxed);
         *write_lock(&self.header) = header;
-        if self.read_only {
+        if read_only {
             return Ok(());
         }
         self.activate_writable().await

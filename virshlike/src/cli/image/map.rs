@@ -59,7 +59,7 @@ impl Map {
                     format!("{n:#x}")
                 }
             };
-            let file = names.get(e.depth).copied().unwrap_or_default();
+            let file = names.get(e.depth).map(String::as_str).unwrap_or_default();
             // Writing to a string does not fail.
             let _ = writeln!(
                 out,

@@ -35,6 +35,16 @@ impl Bits {
         })
     }
 
+    /// Bytes of a granule.
+    pub(crate) fn granularity(&self) -> u64 {
+        1 << self.granularity_bits
+    }
+
+    /// Sets all.
+    pub(crate) fn set_all(&self) {
+        self.set(0, self.size);
+    }
+
     /// Bytes of the disk.
     pub(crate) fn size(&self) -> u64 {
         self.size
@@ -118,7 +128,6 @@ impl Bits {
     }
 
     /// Set bytes of the disk.
-    #[cfg(test)]
     pub(crate) fn count(&self) -> u64 {
         self.runs().map(|(_, len)| len).sum()
     }
