@@ -6,14 +6,18 @@
 //! | [`guest`] | the freestanding test guest, built on demand |
 //! | [`program`] | the built programs of this workspace |
 //! | [`machine`] | a `vmm` process with a spec, its serial line, control socket and end |
+//! | [`linux`] | stock kernels, and a shell in one |
 //! | [`serial`] | waiting for what a guest says |
 //! | [`world`] | a store of its own with the real `vm` |
+//! | [`console`] | `vm console` of a guest with a shell |
 //! | [`golden`] | expected output in files, compared or updated |
 //! | [`skip_unless!`] | leaving a test out, saying why |
 #![deny(unsafe_code)]
 
+pub mod console;
 pub mod golden;
 pub mod guest;
+pub mod linux;
 pub mod machine;
 pub mod program;
 pub mod serial;

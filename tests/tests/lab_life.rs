@@ -1,18 +1,14 @@
 //! The life of a stock Debian kernel under our `vmm`: standing still, reset, saving and going on in a
 //! new process. Run in the lab (`cargo xtask test --only-lab`).
 
-use std::io::Write;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, SystemTime};
-use tests::machine::{Builder, Disk, Machine};
-use vmm_api::console::{Attach, Role};
+use tests::linux::Linux;
+use tests::machine::{Builder, Disk};
 use vmm_api::control::Request;
 use vmm_api::end::EndReason;
 
-/// A lab guest's boot under emulation of everything.
-const BOOT: Duration = Duration::from_secs(120);
 const CMDLINE: &str = "console=ttyS0 quiet panic=-1 nokaslr";
 
 /// Kernel and initial RAM disk of the lab.
@@ -30,62 +26,6 @@ fn builder(lab: &(PathBuf, PathBuf)) -> Builder {
     Builder::guest(CMDLINE)
         .kernel(&lab.0, Some(&lab.1))
         .memory(192)
-}
-
-/// A Linux guest with a shell on its serial line.
-struct Linux {
-    machine: Machine,
-    keyboard: UnixStream,
-    asked: u32,
-}
-
-impl Linux {
-    fn boot(builder: &Builder) -> Self {
-        let mut linux = Self::attach(builder.start().expect("start"));
-        linux.wait_for("GUEST-READY");
-        linux.wait_for("guest# ");
-        linux
-    }
-
-    fn attach(machine: Machine) -> Self {
-        let attach = Attach {
-            write: true,
-            force: true,
-        };
-        let (attached, keyboard) = machine.console(attach).expect("a console");
-        assert_eq!(attached.role, Role::Writer);
-        Self {
-            machine,
-            keyboard,
-            asked: 0,
-        }
-    }
-
-    #[track_caller]
-    fn wait_for(&mut self, text: &str) -> String {
-        match self.machine.serial.expect_within(text, BOOT) {
-            Ok(passed) => passed,
-            Err(error) => panic!("{error}\nthe vmm's log:\n{}", self.machine.log()),
-        }
-    }
-
-    fn type_line(&mut self, line: &str) {
-        writeln!(self.keyboard, "{line}").expect("typed");
-    }
-
-    /// Runs a command and returns what it printed.
-    #[track_caller]
-    fn shell(&mut self, command: &str) -> String {
-        self.asked += 1;
-        let number = self.asked;
-        // The shell joins the halves of the marks, so the echo of the line is not taken for them.
-        let marks = format!("echo 'from-''{number}'; {command}; echo 'to-''{number}'");
-        self.type_line(&marks);
-        self.wait_for(&format!("from-{number}"));
-        let end = format!("to-{number}");
-        let said = self.wait_for(&end);
-        said.trim_end_matches(&end).trim().replace('\r', "")
-    }
 }
 
 #[test]

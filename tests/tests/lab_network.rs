@@ -3,77 +3,11 @@
 //!
 //! `VM_TEST_NUMBERS` is how many lines of numbers are carried.
 
-use std::io::Write;
-use std::process::{Child, ChildStdin, Stdio};
-use std::time::Duration;
-use tests::serial::Serial;
+use tests::console::Console;
 use tests::world::World;
 
-/// A lab guest's boot under emulation of everything.
-const BOOT: Duration = Duration::from_secs(120);
 /// Some 16 MiB.
 const NUMBERS: &str = "2200000";
-
-/// `vm console` of a guest with a shell.
-struct Console {
-    process: Child,
-    keys: ChildStdin,
-    screen: Serial,
-    asked: u32,
-}
-
-impl Console {
-    fn open(world: &World, name: &str) -> Self {
-        let mut process = world
-            .command(&["console", name])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("vm console");
-        let keys = process.stdin.take().expect("a pipe");
-        let screen = Serial::collect(process.stdout.take().expect("a pipe"));
-        Self {
-            process,
-            keys,
-            screen,
-            asked: 0,
-        }
-    }
-
-    #[track_caller]
-    fn wait_for(&mut self, text: &str) -> String {
-        let found = self.screen.expect_within(text, BOOT);
-        found.unwrap_or_else(|error| panic!("{error}"))
-    }
-
-    /// Types a command line.
-    fn send(&mut self, line: &str) {
-        writeln!(self.keys, "{line}").expect("typed");
-    }
-
-    /// Runs a command and returns what it printed.
-    #[track_caller]
-    fn shell(&mut self, command: &str) -> String {
-        self.asked += 1;
-        let number = self.asked;
-        // The shell joins the halves of the marks, so the echo of the line is not taken for them.
-        let from = format!("from-{number}");
-        let to = format!("to-{number}");
-        self.send(&format!(
-            "echo 'from-''{number}'; {command}; echo 'to-''{number}'"
-        ));
-        self.wait_for(&from);
-        let said = self.wait_for(&to);
-        said.trim_end_matches(&to).trim().replace('\r', "")
-    }
-}
-
-impl Drop for Console {
-    fn drop(&mut self) {
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
-}
 
 /// A guest called `net` on the bridge `br7`, whose host has the address 10.77.7.1.
 fn guest() -> Option<(World, Console)> {

@@ -62,7 +62,8 @@ pub struct Run {
     /// Give the lab hosts a shared NFS export
     #[arg(long)]
     pub nfs: bool,
-    /// Shell script; it finds vm, vmm, LAB_KERNEL, LAB_INITRD, LAB_DISK and LAB_HOST
+    /// Shell script; it finds vm, vmm, LAB_KERNEL, LAB_INITRD, LAB_DISK and LAB_HOST, and other stock kernels as
+    /// LAB_KERNEL_GENERIC, LAB_KERNEL_NEWER, LAB_KERNEL_NEWER_GENERIC with their LAB_INITRD_...
     pub script: PathBuf,
     /// Arguments of the script
     #[arg(trailing_var_arg = true)]

@@ -12,7 +12,7 @@
 //! on this machine when its processor can run guest kernels.
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -35,6 +35,8 @@ const PACKAGES: &[&str] = &[
     // Bridges, taps and small file systems of the tests' own.
     "iproute2",
     "mount",
+    // A terminal that a test can type into and read.
+    "tmux",
 ];
 /// Test programs that belong into the lab.
 const LAB_PREFIX: &str = "lab_";
@@ -52,6 +54,9 @@ pub struct SuiteArgs {
     /// Only these scenarios of the lab: part of a test's name
     #[arg(long, value_name = "NAME")]
     scenario: Option<String>,
+    /// Also the lab's long scenarios
+    #[arg(long)]
+    all: bool,
     /// Only the lab's scenarios
     #[arg(long, conflicts_with = "no_lab")]
     only_lab: bool,
@@ -98,7 +103,13 @@ fn cargo_test() -> Result<()> {
 /// status; then, and only then, its program gets another one. A scenario that fails is never tried
 /// again.
 fn lab_scenarios(args: &SuiteArgs) -> Result<()> {
-    let programs = lab_programs()?;
+    let mut programs = lab_programs()?;
+    if let Some(scenario) = &args.scenario {
+        programs.retain(|program| has_scenario(program, scenario));
+        if programs.is_empty() {
+            bail!("no scenario of the lab has '{scenario}' in its name");
+        }
+    }
     if programs.is_empty() {
         bail!("there are no scenarios tests/tests/{LAB_PREFIX}*.rs");
     }
@@ -121,6 +132,14 @@ fn lab_scenarios(args: &SuiteArgs) -> Result<()> {
     bail!("scenarios failed: {}", failed.join(", "))
 }
 
+/// Whether a program has such a test; what cannot be asked is taken for one that has.
+fn has_scenario(program: &Path, scenario: &str) -> bool {
+    let output = Command::new(program).args(["--list", scenario]).output();
+    output.map_or(true, |output| {
+        String::from_utf8_lossy(&output.stdout).contains(": test")
+    })
+}
+
 fn lab_scenario(args: &SuiteArgs, program: &Path) -> Result<u8> {
     let name = program.file_name().unwrap_or_default().to_string_lossy();
     let script = project::target().join("lab-scenario.sh");
@@ -129,7 +148,7 @@ fn lab_scenario(args: &SuiteArgs, program: &Path) -> Result<u8> {
     let options = Options {
         yes: args.yes,
         place: Place::Auto,
-        time_limit: 1200,
+        time_limit: if args.all { 3600 } else { 1200 },
         cpus: 1,
         memory: 2048,
         no_build: false,
@@ -140,8 +159,14 @@ fn lab_scenario(args: &SuiteArgs, program: &Path) -> Result<u8> {
         hosts: 1,
         nfs: false,
         script,
-        arguments: args.scenario.iter().cloned().collect(),
+        arguments: arguments(args),
     })
+}
+
+/// What a scenario's program is told.
+fn arguments(args: &SuiteArgs) -> Vec<String> {
+    let long = args.all.then(|| "--include-ignored".to_owned());
+    args.scenario.iter().cloned().chain(long).collect()
 }
 
 /// Builds the lab's test programs and returns their paths.

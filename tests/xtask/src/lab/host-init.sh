@@ -32,6 +32,12 @@ named_port() {
 [ "$LAB_LIMIT" -gt 0 ] && (sleep $((LAB_LIMIT + 60)) && poweroff -f) &
 
 export LAB_HOST LAB_KERNEL=/lab/shared/kernel LAB_INITRD=/lab/shared/guest.cpio
+for kernel in /lab/shared/kernel-*; do
+    [ -f "$kernel" ] || continue
+    name=${kernel#*/kernel-}
+    word=$(echo "$name" | tr a-z- A-Z_)
+    export "LAB_KERNEL_$word=$kernel" "LAB_INITRD_$word=/lab/shared/guest-$name.cpio"
+done
 export LAB_DISK=/lab/shared/guest.qcow2 LAB_GUEST=/lab/run/test-guest LAB_FILES=/lab/run/files
 export VM_TEST_VMM=/lab/run/libexec/vm/vmm VM_TEST_VM=/lab/run/bin/vm VM_TEST_GUEST=$LAB_GUEST
 export PATH=/lab/run/bin:$PATH

@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 const HOST_INIT: &str = include_str!("host-initrd.sh");
 const GUEST_INIT: &str = include_str!("guest-initrd.sh");
@@ -14,6 +15,10 @@ const GUEST_INIT: &str = include_str!("guest-initrd.sh");
 const HOST_MODULES: &[&str] = &["virtio_pci", "virtio_blk", "virtio_console"];
 /// What a guest may find in any machine that we build.
 const GUEST_MODULES: &[&str] = &[
+    // Where the root's file system is not built in: what its checksums need is in no list.
+    "crc32c_generic",
+    "crc32c-intel",
+    "ext4",
     "virtio_pci",
     "virtio_mmio",
     "virtio_blk",
@@ -29,42 +34,72 @@ const GUEST_MODULES: &[&str] = &[
     "pvpanic-mmio",
 ];
 
+/// How the modules of newer kernels are packed.
+const PACKED: &str = ".xz";
+
 /// Everything that decides what the RAM disks hold.
 pub fn ingredients() -> impl std::hash::Hash {
     (HOST_INIT, GUEST_INIT, HOST_MODULES, GUEST_MODULES)
 }
 
-/// Writes `host.cpio` and `guest.cpio` to `folder`.
+/// Writes `host.cpio` and `guest.cpio` to `folder`, for the kernel of the lab host's root.
 pub fn build(root: &Path, folder: &Path) -> Result<()> {
-    let busybox =
-        read(&root.join("usr/bin/busybox")).or_else(|_| read(&root.join("bin/busybox")))?;
     let modules = Modules::read(root)?;
-    for (name, init, wanted) in [
-        ("host.cpio", HOST_INIT, HOST_MODULES),
-        ("guest.cpio", GUEST_INIT, GUEST_MODULES),
-    ] {
-        let mut archive = Archive::default();
-        for folder in ["bin", "modules", "proc", "sys", "dev", "tmp", "root"] {
-            archive.folder(folder);
-        }
-        archive.file("bin/busybox", &busybox);
-        let mut order = String::new();
-        for path in modules.load_order(wanted) {
-            let short = path.rsplit('/').next().unwrap_or(&path);
-            archive.file(
-                &format!("modules/{short}"),
-                &read(&modules.folder.join(&path))?,
-            );
-            order.push_str(short);
-            order.push('\n');
-        }
-        archive.file("modules/order", order.as_bytes());
-        archive.file("init", init.as_bytes());
-        let target = folder.join(name);
-        fs::write(&target, archive.finish())
-            .with_context(|| format!("cannot write {}", target.display()))?;
+    write(
+        root,
+        &modules,
+        (HOST_INIT, HOST_MODULES),
+        &folder.join("host.cpio"),
+    )?;
+    write(
+        root,
+        &modules,
+        (GUEST_INIT, GUEST_MODULES),
+        &folder.join("guest.cpio"),
+    )
+}
+
+/// Writes a guest's RAM disk for the kernel whose modules are in `tree`, with programs of `root`.
+pub fn build_guest(root: &Path, tree: &Path, target: &Path) -> Result<()> {
+    write(
+        root,
+        &Modules::read(tree)?,
+        (GUEST_INIT, GUEST_MODULES),
+        target,
+    )
+}
+
+fn write(
+    root: &Path,
+    modules: &Modules,
+    (init, wanted): (&str, &[&str]),
+    target: &Path,
+) -> Result<()> {
+    let places = ["usr/bin/busybox", "bin/busybox"].map(|place| root.join(place));
+    let busybox = places
+        .iter()
+        .find(|place| place.is_file())
+        .context("the lab host has no busybox")?;
+    let mut archive = Archive::default();
+    for folder in ["bin", "modules", "proc", "sys", "dev", "tmp", "root"] {
+        archive.folder(folder);
     }
-    Ok(())
+    archive.file("bin/busybox", &read(busybox)?);
+    let mut order = String::new();
+    for path in modules.load_order(wanted) {
+        let file = path.rsplit('/').next().unwrap_or(&path);
+        let short = file.trim_end_matches(PACKED);
+        archive.file(
+            &format!("modules/{short}"),
+            &modules.module(&path, busybox)?,
+        );
+        order.push_str(short);
+        order.push('\n');
+    }
+    archive.file("modules/order", order.as_bytes());
+    archive.file("init", init.as_bytes());
+    fs::write(target, archive.finish())
+        .with_context(|| format!("cannot write {}", target.display()))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
@@ -92,6 +127,20 @@ impl Modules {
         })
     }
 
+    /// A module as the kernel loads it.
+    fn module(&self, path: &str, busybox: &Path) -> Result<Vec<u8>> {
+        let file = self.folder.join(path);
+        if !path.ends_with(PACKED) {
+            return read(&file);
+        }
+        let output = Command::new(busybox).arg("xzcat").arg(&file).output();
+        let output = output.context("cannot run the lab host's busybox")?;
+        if !output.status.success() {
+            bail!("cannot unpack {}", file.display());
+        }
+        Ok(output.stdout)
+    }
+
     /// Paths of the wanted modules, each after everything that it needs. Modules that this kernel
     /// has built in, or does not have, are left out.
     fn load_order(&self, wanted: &[&str]) -> Vec<String> {
@@ -116,7 +165,7 @@ impl Modules {
 fn is_module(path: &str, name: &str) -> bool {
     path.rsplit('/')
         .next()
-        .and_then(|file| file.strip_suffix(".ko"))
+        .and_then(|file| file.trim_end_matches(PACKED).strip_suffix(".ko"))
         == Some(name)
 }
 
@@ -210,6 +259,13 @@ mod tests {
             "kernel/a/virtio_net.ko",
         ];
         assert_eq!(order, expected);
+    }
+
+    #[test]
+    fn packed_modules_are_found_by_their_names() {
+        assert!(is_module("kernel/a/virtio_net.ko.xz", "virtio_net"));
+        assert!(is_module("kernel/a/virtio_net.ko", "virtio_net"));
+        assert!(!is_module("kernel/a/virtio_net.xz", "virtio_net"));
     }
 
     #[test]

@@ -71,11 +71,11 @@ impl Payload {
     }
 
     /// What a script finds in its environment when it runs on this machine.
-    pub fn environment(&self, lab: &Lab) -> Vec<(&'static str, String)> {
+    pub fn environment(&self, lab: &Lab) -> Vec<(String, String)> {
         let show = |path: PathBuf| path.display().to_string();
         let path = std::env::var("PATH").unwrap_or_default();
         let bin = show(self.folder.join("bin"));
-        vec![
+        let usual = [
             ("PATH", format!("{bin}:{path}:/usr/sbin:/sbin")),
             ("LAB_HOST", "kvm01".into()),
             ("LAB_KERNEL", show(lab.file("kernel"))),
@@ -86,7 +86,11 @@ impl Payload {
             ("VM_TEST_VMM", show(self.folder.join("libexec/vm/vmm"))),
             ("VM_TEST_VM", show(self.folder.join("bin/vm"))),
             ("VM_TEST_GUEST", show(self.folder.join("test-guest"))),
-        ]
+        ];
+        let usual = usual.map(|(name, value)| (name.to_owned(), value));
+        let others = lab.other_kernels().into_iter();
+        let others = others.map(|(name, path)| (name, show(path)));
+        usual.into_iter().chain(others).collect()
     }
 }
 

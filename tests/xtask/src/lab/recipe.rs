@@ -5,7 +5,8 @@
 //! guest/        a Debian guest as a folder, then removed  -> guest.qcow2  LAB_DISK
 //! emulator/     QEMU that emulates the lab host, run from this folder
 //! kernel        Debian's cloud kernel, for both           -> host.cpio, guest.cpio
-//! shared.img    kernel, guest.cpio and guest.qcow2, which every lab host sees read-only
+//! kernel-NAME   other stock kernels, for guests only      -> guest-NAME.cpio
+//! shared.img    kernels, their guest*.cpio and guest.qcow2, which every lab host sees read-only
 //! ```
 //!
 //! The folder's name is a checksum of everything that goes in, so a changed recipe is a new folder;
@@ -89,6 +90,17 @@ const HOST_HOOK: &str = include_str!("host-hook.sh");
 /// Gives the guest a name, a serial getty and root without a password.
 const GUEST_HOOK: &str = include_str!("guest-hook.sh");
 
+/// Unpacks more kernels for guests.
+const KERNELS_HOOK: &str = include_str!("kernels-hook.sh");
+
+/// Kernels beside the cloud kernel of the release: what a name in the lab stands for, and the package.
+/// `LAB_KERNEL_NAME` and `LAB_INITRD_NAME` are where a script finds them.
+const KERNELS: &[(&str, &str)] = &[
+    ("generic", "linux-image-amd64"),
+    ("newer", "linux-image-6.12-cloud-amd64"),
+    ("newer-generic", "linux-image-6.12-amd64"),
+];
+
 /// Folder of the emulator.
 const EMULATOR: &str = "emulator";
 
@@ -126,6 +138,28 @@ impl Lab {
     /// A file of the lab by name.
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.join(name)
+    }
+
+    /// What a script finds of the other kernels in its environment: names and paths.
+    pub fn other_kernels(&self) -> Vec<(String, PathBuf)> {
+        let found = KERNELS
+            .iter()
+            .filter(|(name, _)| self.file(&format!("kernel-{name}")).is_file());
+        found
+            .flat_map(|(name, _)| {
+                let word = name.to_uppercase().replace('-', "_");
+                [
+                    (
+                        format!("LAB_KERNEL_{word}"),
+                        self.file(&format!("kernel-{name}")),
+                    ),
+                    (
+                        format!("LAB_INITRD_{word}"),
+                        self.file(&format!("guest-{name}.cpio")),
+                    ),
+                ]
+            })
+            .collect()
     }
 
     /// Programs of the lab host.
@@ -185,6 +219,7 @@ fn checksum() -> u64 {
     (RELEASE, HOST_PACKAGES, GUEST_PACKAGES, UNPACK_NOT).hash(&mut hasher);
     EMULATOR_PACKAGES.hash(&mut hasher);
     (HOST_HOOK, GUEST_HOOK, ROOT_SIZE, GUEST_SIZE).hash(&mut hasher);
+    (KERNELS_HOOK, KERNELS).hash(&mut hasher);
     initrd::ingredients().hash(&mut hasher);
     hasher.finish()
 }
@@ -211,16 +246,28 @@ fn build(cache: &Path, folder: &Path) -> Result<()> {
     };
     eprintln!("lab: it is built once, from Debian's packages; that takes some minutes");
     step("the lab host");
-    bootstrap(&work.join("root"), HOST_PACKAGES, HOST_HOOK, &log)?;
+    let wanted = kernels_wanted();
+    bootstrap(
+        &work.join("root"),
+        HOST_PACKAGES,
+        &[HOST_HOOK, &format!("wanted='{wanted}'\n{KERNELS_HOOK}")],
+        &log,
+    )?;
     let tools = tools::Tools::new(work.join("root"));
     fs::rename(work.join("root/kernel"), work.join("kernel")).context("the lab has no kernel")?;
     initrd::build(&work.join("root"), &work)?;
+    let mut shared = vec![
+        "kernel".to_owned(),
+        "guest.cpio".into(),
+        "guest.qcow2".into(),
+    ];
+    shared.extend(other_kernels(&work)?);
     step("the lab host's disk");
     make_image(&work.join("root"), &work.join("root.img"), ROOT_SIZE, &log)?;
     step("the emulator");
     emulator(&work, &log)?;
     step("a Debian guest");
-    bootstrap(&work.join("guest"), GUEST_PACKAGES, GUEST_HOOK, &log)?;
+    bootstrap(&work.join("guest"), GUEST_PACKAGES, &[GUEST_HOOK], &log)?;
     step("the guest's disk");
     make_image(
         &work.join("guest"),
@@ -235,18 +282,53 @@ fn build(cache: &Path, folder: &Path) -> Result<()> {
         &log,
     )?;
     fs::remove_file(work.join("guest.img")).context("cannot remove the raw disk")?;
-    let shared = work.join("shared");
-    fs::create_dir(&shared).context("cannot make the shared folder")?;
-    for name in ["kernel", "guest.cpio", "guest.qcow2"] {
-        fs::hard_link(work.join(name), shared.join(name)).with_context(|| format!("no {name}"))?;
-    }
-    make_image(&shared, &work.join("shared.img"), GUEST_SIZE, &log)?;
+    share(&work, &shared, &log)?;
     fs::rename(&work, folder).context("cannot give the finished lab its name")?;
     eprintln!("lab: built in {} s", started.elapsed().as_secs());
     Ok(())
 }
 
-fn bootstrap(to: &Path, packages: &[&str], hook: &str, log: &Path) -> Result<()> {
+/// The kernels as the hook wants them: words NAME=PACKAGE.
+fn kernels_wanted() -> String {
+    let words = KERNELS
+        .iter()
+        .map(|(name, package)| format!("{name}={package}"));
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// Takes the other kernels out of the lab host's root, with a RAM disk for each, and returns the names of
+/// what was made.
+fn other_kernels(work: &Path) -> Result<Vec<String>> {
+    let unpacked = work.join("root/kernels");
+    let mut made = Vec::new();
+    for (name, package) in KERNELS {
+        let tree = unpacked.join(name);
+        if !tree.join("kernel").is_file() {
+            eprintln!("lab: {package} is not to be had: no kernel '{name}'");
+            continue;
+        }
+        let (kernel, initrd) = (format!("kernel-{name}"), format!("guest-{name}.cpio"));
+        fs::rename(tree.join("kernel"), work.join(&kernel)).context("no kernel")?;
+        initrd::build_guest(&work.join("root"), &tree, &work.join(&initrd))?;
+        made.extend([kernel, initrd]);
+    }
+    if unpacked.exists() {
+        fs::remove_dir_all(&unpacked).context("cannot remove the unpacked kernels")?;
+    }
+    Ok(made)
+}
+
+/// Makes the image that every lab host sees.
+fn share(work: &Path, files: &[String], log: &Path) -> Result<()> {
+    let shared = work.join("shared");
+    fs::create_dir(&shared).context("cannot make the shared folder")?;
+    for name in files {
+        fs::hard_link(work.join(name), shared.join(name)).with_context(|| format!("no {name}"))?;
+    }
+    make_image(&shared, &work.join("shared.img"), GUEST_SIZE, log)
+}
+
+fn bootstrap(to: &Path, packages: &[&str], hooks: &[&str], log: &Path) -> Result<()> {
     let mut command = Command::new("mmdebstrap");
     command.args(["--variant=essential", "--mode=root"]);
     command.arg(format!("--include={}", packages.join(",")));
@@ -254,10 +336,10 @@ fn bootstrap(to: &Path, packages: &[&str], hook: &str, log: &Path) -> Result<()>
     for pattern in UNPACK_NOT {
         command.arg(format!("--dpkgopt=path-exclude={pattern}"));
     }
-    command
-        .arg(format!("--customize-hook={hook}"))
-        .arg(RELEASE)
-        .arg(to);
+    for hook in hooks {
+        command.arg(format!("--customize-hook={hook}"));
+    }
+    command.arg(RELEASE).arg(to);
     logged(&mut command, log)
 }
 
