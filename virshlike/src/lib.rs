@@ -7,6 +7,7 @@
 //! - [`system`]: the host's journal and service manager.
 //! - [`daemon`]: the optional watch over all guests.
 //! - [`cli`]: the words that people type and read.
+//! - [`fuzz`]: hostile bytes for definitions.
 //! - [`spawn`]: the fork and exec of a guest's process.
 //!
 //! It never links the VMM: a guest runs in a process of its own and is reached over its control
@@ -17,6 +18,7 @@
 pub mod cli;
 pub mod daemon;
 pub mod error;
+pub mod fuzz;
 pub mod manager;
 pub mod model;
 pub mod runtime;

@@ -54,7 +54,6 @@ pub const TABLE: &[Absent] = &[
         "saving a domain's state in a file",
         "hold it in memory: vm suspend NAME",
     ),
-    later(&["dump"], "dumping a guest's memory", ""),
     later(
         &["migrate", "migrate-*", "domdirtyrate-calc"],
         "moving a running domain to another host",

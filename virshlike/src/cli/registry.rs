@@ -131,6 +131,7 @@ pub const ENTRIES: &[Entry] = &[
     Entry::of::<verb::domstate::Domstate>(),
     Entry::of::<verb::domstats::Domstats>(),
     Entry::of::<verb::domuuid::Domuuid>(),
+    Entry::of::<verb::dump::Dump>(),
     Entry::of::<verb::dumpxml::Dumpxml>(),
     Entry::of::<verb::edit::Edit>(),
     Entry::of::<verb::vcpupin::Emulatorpin>(),

@@ -2,10 +2,23 @@
 
 use super::{Domain, Manager};
 use crate::error::{Error, Kind, Result};
-use crate::runtime::guest::{ANSWER, Guest};
+use crate::runtime::guest::{ANSWER, Guest, explain};
 use crate::runtime::{cgroup, rundir};
-use std::time::Duration;
-use vmm_api::control::{Reply, Request};
+use std::time::{Duration, Instant};
+use vmm_api::control::client::ClientError;
+use vmm_api::control::{Event, Reply, Request};
+
+/// A guest that was asked to power off and has not.
+fn still_on(domain: &Domain, waited: Duration) -> Error {
+    let message = format!(
+        "waited {} s for domain '{}' to shut down: it still runs",
+        waited.as_secs(),
+        domain.name
+    );
+    Error::new(Kind::Timeout, message)
+        .hint("a guest without ACPI support ignores its power button")
+        .hint(format!("reset it at once: vm reset {}", domain.name))
+}
 
 impl Manager {
     /// Holds the vCPUs.
@@ -85,28 +98,34 @@ impl Manager {
             cgroup::forget(&domain.name);
             return Ok(());
         }
-        Err(Error::new(
-            Kind::Timeout,
-            format!(
-                "waited {} s for domain '{}' to shut down: it still runs",
-                patience.as_secs(),
-                domain.name
-            ),
-        )
-        .hint("a guest without ACPI support ignores its power button")
-        .hint(format!("end it at once: vm destroy {}", domain.name)))
+        Err(still_on(domain, patience).hint(format!("end it at once: vm destroy {}", domain.name)))
     }
 
-    /// Presses the power button and starts the domain again when it is off.
+    /// Presses the power button; when the guest has powered off its machine starts again, in the same
+    /// process. With `patience` it returns when that has happened.
     ///
     /// # Errors
-    /// It is not running, does not end within `patience`, or cannot be started again.
-    pub fn reboot(&self, domain: &Domain, patience: Duration) -> Result<()> {
-        let guest = self.shutdown(domain)?;
-        self.wait_off(domain, &guest, patience)
-            .map_err(|error| error.hint(format!("or reset it: vm reset {}", domain.name)))?;
-        self.start(domain, super::start::StartOptions::default())
-            .map(|_| ())
+    /// It is not running, or paused; [`Kind::Timeout`] when it has not powered off after `patience`.
+    pub fn reboot(&self, domain: &Domain, patience: Option<Duration>) -> Result<()> {
+        let guest = self.running(domain)?;
+        // Events are listened to before anything can happen.
+        let mut resets = match patience {
+            Some(_) => Some(guest.subscribe()?),
+            None => None,
+        };
+        self.ask(domain, Request::Reboot, "reboot")?;
+        let Some((patience, client)) = patience.zip(resets.as_mut()) else {
+            return Ok(());
+        };
+        let until = Instant::now() + patience;
+        loop {
+            match client.next_event(until.saturating_duration_since(Instant::now())) {
+                Ok(Event::Reset) => return Ok(()),
+                Ok(_) => {}
+                Err(ClientError::Timeout(_)) => return Err(still_on(domain, patience)),
+                Err(error) => return Err(explain(&error, &format!("domain '{}'", domain.name))),
+            }
+        }
     }
 
     /// Counters of every device, by alias.

@@ -6,7 +6,7 @@
 //! - [`define`]: define, undefine, rename, autostart, description.
 //! - [`start`]: from a definition to a running guest; [`machine`] builds its spec.
 //! - [`cpu`]: what the guest is shown of the host's processor.
-//! - [`control`]: suspend, resume, shutdown, reboot, reset, destroy.
+//! - [`control`]: suspend, resume, shutdown, reboot, reset, destroy; [`dump`](self): a core of its memory.
 //! - [`fleet`]: what starts with the host, and what must end with it.
 //! - [`info`]: state and facts of one domain; [`stats`]: its figures; [`usage`]: all domains'.
 //! - [`watch`]: what happens to domains.
@@ -21,6 +21,7 @@ mod cpu;
 pub mod define;
 pub mod definition;
 pub mod described;
+mod dump;
 mod find;
 pub mod fleet;
 pub mod host;

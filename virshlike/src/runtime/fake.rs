@@ -257,7 +257,11 @@ impl Machine {
             Request::Powerdown if !cmdline.contains("fake.stubborn") => {
                 end = Some(EndReason::Shutdown);
             }
-            Request::Powerdown => self.set(state, &Event::Powerdown),
+            Request::Reboot if !cmdline.contains("fake.stubborn") => {
+                self.set(state.clone(), &Event::Powerdown);
+                self.set(state, &Event::Reset);
+            }
+            Request::Powerdown | Request::Reboot => self.set(state, &Event::Powerdown),
             Request::Reset => self.set(state, &Event::Reset),
             Request::Destroy | Request::Quit => end = Some(EndReason::Destroyed),
             Request::Stats { .. } => {

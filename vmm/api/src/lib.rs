@@ -6,6 +6,7 @@
 //! - [`console`]: the two lines that open a console connection.
 //! - [`end`]: the record that a `vmm` leaves behind when it ends.
 //! - [`cpu`]: processor features by name, our CPU models, and what a host makes of them.
+//! - [`fuzz`]: hostile bytes for all of these.
 //! - [`speed`]: how fast this host runs guest kernel code, as a `vmm` measures it.
 //!
 //! This crate must never do anything to a machine, a file or a store: it only describes, checks
@@ -16,6 +17,7 @@ pub mod console;
 pub mod control;
 pub mod cpu;
 pub mod end;
+pub mod fuzz;
 pub mod spec;
 pub mod speed;
 pub mod state;

@@ -39,7 +39,7 @@ impl PauseReason {
             Self::User => "user",
             Self::IoError => "I/O error",
             Self::Job => "saving",
-            Self::Crashed => "crashed",
+            Self::Crashed => "panicked",
             Self::PostCopy => "post-copy failed",
         }
     }
@@ -152,6 +152,21 @@ impl Job {
     }
 }
 
+/// What comes after a core dump.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum AfterDump {
+    /// The machine goes on as it was.
+    #[default]
+    Resume,
+    /// It ends, as crashed.
+    Crash,
+    /// It is reset.
+    Reset,
+}
+
 /// What kind of thing is asked, without its arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -164,6 +179,8 @@ pub enum RequestKind {
     Resume,
     /// Press the power button.
     Powerdown,
+    /// Press the power button, and reset when the guest has powered off.
+    Reboot,
     /// Reset the machine at once.
     Reset,
     /// End now; images are flushed, the guest is not asked.
@@ -172,6 +189,8 @@ pub enum RequestKind {
     Quit,
     /// Start the save job.
     Save,
+    /// Start the dump job.
+    Dump(AfterDump),
     /// Start the migrate-out job.
     MigrateOut,
     /// Stop the job that runs.
@@ -179,16 +198,18 @@ pub enum RequestKind {
 }
 
 impl RequestKind {
-    /// All of them.
-    pub const ALL: [Self; 10] = [
+    /// All of them; a dump stands for every kind of dump.
+    pub const ALL: [Self; 12] = [
         Self::Query,
         Self::Pause,
         Self::Resume,
         Self::Powerdown,
+        Self::Reboot,
         Self::Reset,
         Self::Destroy,
         Self::Quit,
         Self::Save,
+        Self::Dump(AfterDump::Resume),
         Self::MigrateOut,
         Self::AbortJob,
     ];
@@ -200,10 +221,12 @@ impl RequestKind {
             Self::Pause => "suspend",
             Self::Resume => "resume",
             Self::Powerdown => "shutdown",
+            Self::Reboot => "reboot",
             Self::Reset => "reset",
             Self::Destroy => "destroy",
             Self::Quit => "quit",
             Self::Save => "save",
+            Self::Dump(_) => "dump",
             Self::MigrateOut => "migrate",
             Self::AbortJob => "domjobabort",
         }
@@ -279,7 +302,7 @@ fn verdict(state: &RunState, job: Option<Job>, request: RequestKind) -> Verdict 
         (R::Pause, RunState::Paused { reasons }) if reasons.contains(&PauseReason::User) => {
             Verdict::Refuse("domain is already paused".into())
         }
-        (R::Powerdown, RunState::Paused { .. }) => Verdict::Refuse(
+        (R::Powerdown | R::Reboot, RunState::Paused { .. }) => Verdict::Refuse(
             "the domain is paused and cannot answer its power button: resume it first".into(),
         ),
         _ => Verdict::Accept,
@@ -290,7 +313,7 @@ fn during_job(job: Job, request: RequestKind) -> Verdict {
     use RequestKind as R;
     match request {
         R::Query | R::Destroy | R::AbortJob => Verdict::Accept,
-        R::Powerdown => Verdict::Queue,
+        R::Powerdown | R::Reboot => Verdict::Queue,
         // An outgoing migration of a running guest lets the operator pause it; the other jobs
         // hold the machine themselves and hand it back as it was.
         R::Pause | R::Resume if job == Job::MigrateOut => Verdict::Accept,

@@ -11,6 +11,7 @@
 //! mode, which is the manager's business.
 
 mod connection;
+pub(crate) mod fuzz;
 mod outbox;
 mod server;
 
@@ -18,7 +19,7 @@ pub use outbox::{Outbox, Ticket};
 pub use server::Server;
 
 /// Optional abilities that this build's hello names.
-pub const CAPABILITIES: [&str; 3] = ["save", "stats", "reset"];
+pub const CAPABILITIES: [&str; 5] = ["save", "stats", "reset", "reboot", "dump"];
 
 #[cfg(test)]
 mod tests;

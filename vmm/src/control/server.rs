@@ -194,14 +194,7 @@ impl Clients {
         if !flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
             return Ok(());
         }
-        while let Some(frame) = connection.receive()? {
-            if connection.greeted {
-                call(connection, id, frame, &self.inbox, &self.outbox)?;
-            } else {
-                greet(connection, &frame)?;
-            }
-        }
-        Ok(())
+        take_frames(connection, id, &self.inbox, &self.outbox)
     }
 
     /// Hands the outbox's letters to their connections; true when the end has come.
@@ -233,6 +226,23 @@ impl Clients {
         }
         closing
     }
+}
+
+/// Answers what has come of a client, or passes it on.
+pub(super) fn take_frames(
+    connection: &mut Connection,
+    id: u64,
+    inbox: &Inbox,
+    outbox: &Outbox,
+) -> Result<(), Dropped> {
+    while let Some(frame) = connection.receive()? {
+        if connection.greeted {
+            call(connection, id, frame, inbox, outbox)?;
+        } else {
+            greet(connection, &frame)?;
+        }
+    }
+    Ok(())
 }
 
 struct Ready {

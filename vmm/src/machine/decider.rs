@@ -13,42 +13,15 @@
 //! done, or with a refusal that says what would be accepted. Notes of the guest are served before
 //! waiting clients, because what the guest did came first. No threads, sockets or time in here.
 
+mod note;
+
+pub use note::GuestNote;
+
 use std::collections::{BTreeSet, VecDeque};
 use vmm_api::control::{ControlError, ErrorKind, Event};
 use vmm_api::end::EndReason;
 use vmm_api::spec::{EndAction, EndActions};
-use vmm_api::state::{Decision, Job, PauseReason, RequestKind, RunState, decide};
-
-/// What the guest did.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum GuestNote {
-    /// It powered off.
-    PowerOff,
-    /// It asked for a reset.
-    Reset,
-    /// It crashed.
-    Crashed(String),
-    /// The test device got this code.
-    DebugExit(u8),
-    /// A disk met an error that pauses the guest.
-    IoError {
-        /// Its alias.
-        device: String,
-        /// What happened.
-        detail: String,
-    },
-}
-
-impl GuestNote {
-    /// Whether this says nothing that `earlier`, which has not been heard yet, does not say. The
-    /// many requests of a disk that fail together are one error.
-    pub fn repeats(&self, earlier: &Self) -> bool {
-        match (self, earlier) {
-            (Self::IoError { device, .. }, Self::IoError { device: known, .. }) => device == known,
-            _ => self == earlier,
-        }
-    }
-}
+use vmm_api::state::{AfterDump, Decision, Job, PauseReason, RequestKind, RunState, decide};
 
 /// Somebody wants something. `T` is who, to be answered.
 #[derive(Debug)]
@@ -81,13 +54,14 @@ pub enum Step {
     Pause,
     /// Let devices and vCPUs go on.
     Resume,
-    /// Power-on state; runs on afterwards if `run`.
-    Reset {
-        /// Whether the vCPUs run afterwards.
-        run: bool,
-    },
+    /// Power-on state, standing still.
+    Reset,
+    /// Let a machine go on that was reset.
+    RunOn,
     /// Write the paused machine into the file of the request that owns the step.
     Save,
+    /// Write its RAM and registers as a core into that file.
+    Dump(AfterDump),
     /// Stand still, flush, and leave the process.
     End(End),
 }
@@ -116,6 +90,8 @@ pub enum Effect<T> {
 pub struct Decider<T> {
     run: RunState,
     job: Option<Job>,
+    /// What the job does once the machine stands still.
+    job_step: Step,
     actions: EndActions,
     busy: Option<Busy<T>>,
     guest: VecDeque<GuestNote>,
@@ -125,6 +101,8 @@ pub struct Decider<T> {
     /// The last save succeeded and nothing ran since.
     saved: bool,
     terminating: bool,
+    /// The guest was asked to power off so that it can start again.
+    rebooting: bool,
 }
 
 #[derive(Debug)]
@@ -149,6 +127,7 @@ impl<T> Decider<T> {
         Self {
             run,
             job: None,
+            job_step: Step::Save,
             actions,
             busy: None,
             guest: VecDeque::new(),
@@ -156,6 +135,7 @@ impl<T> Decider<T> {
             clients: VecDeque::new(),
             saved: false,
             terminating: false,
+            rebooting: false,
         }
     }
 
@@ -200,8 +180,10 @@ impl<T> Decider<T> {
         let mut effects = match busy.step.clone() {
             Step::Pause => self.paused(busy, result),
             Step::Resume => self.resumed(busy, result),
-            Step::Reset { run } => self.was_reset(busy, run, result),
+            Step::Reset => self.was_reset(busy, result),
+            Step::RunOn => self.ran_on(busy, result),
             Step::Save => self.was_saved(busy, result),
+            Step::Dump(then) => self.was_dumped(busy, then, result),
             Step::End(end) => self.ended(busy, end, result),
         };
         effects.extend(self.next());
@@ -238,17 +220,24 @@ impl<T> Decider<T> {
         match kind {
             R::Pause => self.hold(PauseReason::User, String::new(), Some(who)),
             R::Resume => self.release(who),
-            R::Powerdown => vec![
-                Effect::PressPower,
-                Effect::Tell(Event::Powerdown),
-                Effect::Answer(who, Ok(())),
-            ],
+            R::Powerdown | R::Reboot => {
+                self.rebooting = kind == R::Reboot;
+                vec![
+                    Effect::PressPower,
+                    Effect::Tell(Event::Powerdown),
+                    Effect::Answer(who, Ok(())),
+                ]
+            }
             R::Reset => self.reset(Some(who)),
             R::Destroy => self.end(EndReason::Destroyed, "", None, Some(who)),
             R::Quit if self.saved => self.end(EndReason::Saved, "", None, Some(who)),
             R::Quit => self.end(EndReason::Destroyed, "", None, Some(who)),
             R::Save => {
-                self.job = Some(Job::Save);
+                (self.job, self.job_step) = (Some(Job::Save), Step::Save);
+                self.hold(PauseReason::Job, String::new(), Some(who))
+            }
+            R::Dump(then) => {
+                (self.job, self.job_step) = (Some(Job::Dump), Step::Dump(then));
                 self.hold(PauseReason::Job, String::new(), Some(who))
             }
             R::MigrateOut => {
@@ -306,6 +295,9 @@ impl<T> Decider<T> {
             GuestNote::IoError { device, detail } => return self.io_error(device, &detail),
         };
         match action {
+            _ if reason == EndReason::Shutdown && self.rebooting && !self.terminating => {
+                self.reset(None)
+            }
             EndAction::Restart if !self.terminating => self.reset(None),
             EndAction::Preserve => self.hold(hold, detail, None),
             EndAction::Destroy | EndAction::Restart => self.end(reason, &detail, None, None),
@@ -409,7 +401,7 @@ impl<T> Decider<T> {
     /// state saved now would have forgotten it.
     fn job_paused(&mut self, owner: Option<T>) -> Effects<T> {
         if self.guest.is_empty() {
-            return self.start(Step::Save, PauseReason::Job, owner);
+            return self.start(self.job_step.clone(), PauseReason::Job, owner);
         }
         self.job = None;
         self.run = self.run.release(PauseReason::Job);
@@ -447,27 +439,42 @@ impl<T> Decider<T> {
     }
 
     fn reset(&mut self, owner: Option<T>) -> Effects<T> {
-        self.saved = false;
-        let run = self.run.release(PauseReason::Crashed).runs();
-        self.start(Step::Reset { run }, PauseReason::User, owner)
+        (self.saved, self.rebooting) = (false, false);
+        self.start(Step::Reset, PauseReason::User, owner)
     }
 
-    fn was_reset(&mut self, busy: Busy<T>, run: bool, result: Result<(), String>) -> Effects<T> {
+    fn was_reset(&mut self, busy: Busy<T>, result: Result<(), String>) -> Effects<T> {
         if let Err(message) = result {
-            // Half reset is nothing that can run on.
-            let detail = format!("the reset failed: {message}");
-            let mut effects: Effects<T> = answer_failed(busy.owner, message).into_iter().collect();
-            effects.extend(self.end(EndReason::Failed, &detail, None, None));
-            return effects;
+            return self.half_reset(busy.owner, message);
         }
-        // What the guest did before the reset is gone with it.
+        // What the guest did before the reset is gone with it; nothing runs yet that could do more.
         self.guest.clear();
         self.run = self.run.release(PauseReason::Crashed);
         let mut effects = vec![Effect::Tell(Event::Reset)];
-        if run {
-            self.run = RunState::Running;
+        if self.run.runs() {
+            effects.extend(self.start(Step::RunOn, PauseReason::User, busy.owner));
+        } else {
+            effects.extend(busy.owner.map(|who| Effect::Answer(who, Ok(()))));
         }
-        effects.extend(busy.owner.map(|who| Effect::Answer(who, Ok(()))));
+        effects
+    }
+
+    fn ran_on(&mut self, busy: Busy<T>, result: Result<(), String>) -> Effects<T> {
+        match result {
+            Ok(()) => busy
+                .owner
+                .map(|who| Effect::Answer(who, Ok(())))
+                .into_iter()
+                .collect(),
+            Err(message) => self.half_reset(busy.owner, message),
+        }
+    }
+
+    /// Half reset is nothing that can run on.
+    fn half_reset(&mut self, owner: Option<T>, message: String) -> Effects<T> {
+        let detail = format!("the reset failed: {message}");
+        let mut effects: Effects<T> = answer_failed(owner, message).into_iter().collect();
+        effects.extend(self.end(EndReason::Failed, &detail, None, None));
         effects
     }
 
@@ -492,6 +499,38 @@ impl<T> Decider<T> {
                 effects
             }
         }
+    }
+
+    fn was_dumped(
+        &mut self,
+        busy: Busy<T>,
+        then: AfterDump,
+        result: Result<(), String>,
+    ) -> Effects<T> {
+        self.job = None;
+        self.run = self.run.release(PauseReason::Job);
+        let then = match &result {
+            Ok(()) => then,
+            Err(_) => AfterDump::Resume,
+        };
+        let mut effects: Effects<T> = match result {
+            Ok(()) => busy.owner.map(|who| Effect::Answer(who, Ok(()))),
+            Err(message) => answer_failed(busy.owner, message),
+        }
+        .into_iter()
+        .collect();
+        effects.extend(match then {
+            AfterDump::Resume if self.run.runs() => {
+                self.start(Step::Resume, PauseReason::Job, None)
+            }
+            AfterDump::Resume => Vec::new(),
+            AfterDump::Crash => {
+                let detail = "it was dumped and ended on request";
+                self.end(EndReason::Crashed, detail, None, None)
+            }
+            AfterDump::Reset => self.reset(None),
+        });
+        effects
     }
 
     fn end(

@@ -9,7 +9,7 @@ use super::decider::{Ask, Decider, Effect, End, Step};
 use super::inbox::{Inbox, Note};
 use crate::control::{Outbox, Ticket};
 use crate::sandbox::Termination;
-use crate::snapshot;
+use crate::{dump, snapshot};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fs::File;
 use std::mem::ManuallyDrop;
@@ -161,18 +161,22 @@ impl Driver {
         let done = Done(Some(self.inbox.clone()));
         let perform: Box<dyn FnOnce() -> Result<(), String> + Send> = match step {
             Step::Pause => Box::new(move || machine.pause()),
-            Step::Resume => Box::new(move || machine.resume()),
-            Step::Reset { run } => Box::new(move || machine.reset(run)),
+            Step::Resume | Step::RunOn => Box::new(move || machine.resume()),
+            Step::Reset => Box::new(move || machine.reset()),
             Step::End(_) => Box::new(move || machine.end()),
-            Step::Save => {
+            Step::Save | Step::Dump(_) => {
                 let fd = self
                     .decider
                     .owner()
                     .and_then(|ticket| ticket.take_fds().pop());
                 let abort = Arc::clone(&self.abort);
+                let write = match step {
+                    Step::Save => snapshot::save,
+                    _ => dump::dump,
+                };
                 Box::new(move || {
                     let fd = fd.ok_or("the request came without a file descriptor")?;
-                    snapshot::save(&machine, &File::from(fd), &abort).map_err(|e| e.to_string())
+                    write(&machine, &File::from(fd), &abort).map_err(|e| e.to_string())
                 })
             }
         };

@@ -174,11 +174,11 @@ impl Machine {
         Ok(())
     }
 
-    /// Power-on state, in the same process and on the same back-ends.
+    /// Power-on state, in the same process and on the same back-ends. It stands still afterwards.
     ///
     /// # Errors
     /// What could not be reset; the machine is then good for nothing.
-    pub fn reset(&self, run: bool) -> Result<(), String> {
+    pub fn reset(&self) -> Result<(), String> {
         self.pause()?;
         for device in &self.devices {
             device.reset();
@@ -195,7 +195,7 @@ impl Machine {
             .map_err(|error| error.to_string())?
             .map_err(|error| error.to_string())?;
         }
-        if run { self.resume() } else { Ok(()) }
+        Ok(())
     }
 
     /// What vCPUs are like at power-on, read off new ones: KVM has no call that resets a vCPU.

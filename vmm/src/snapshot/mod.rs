@@ -12,6 +12,7 @@
 //! the file before it is used. RAM carries no checksum, because it is mapped and read when the guest
 //! touches it. docs/snapshot-format.md is the format in full.
 
+pub(crate) mod fuzz;
 mod header;
 mod restore;
 mod save;
@@ -19,6 +20,7 @@ mod sections;
 
 pub use restore::{Container, open};
 pub use save::save;
+pub(crate) use save::{is_own_ram, write_region};
 
 use std::io;
 
@@ -70,7 +72,7 @@ pub enum SnapshotError {
 }
 
 impl SnapshotError {
-    fn io(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(what: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { what, source }
     }
 }

@@ -52,7 +52,7 @@ pub fn save(machine: &Machine, file: &File, abort: &AtomicBool) -> Result<(), Sn
     file.write_all_at(&bytes, header.sections_offset)
         .map_err(io("writing sections"))?;
     for (region, place) in memory.iter().zip(&regions) {
-        write_region(region, *place, file, abort)?;
+        write_region(region, place.offset, file, abort)?;
     }
     file.sync_all().map_err(io("syncing guest memory"))?;
     file.write_all_at(&header.to_bytes(), 0)
@@ -61,7 +61,7 @@ pub fn save(machine: &Machine, file: &File, abort: &AtomicBool) -> Result<(), Sn
 }
 
 /// Whether the guest's RAM is a mapping of this file: emptying it would take the RAM away.
-fn is_own_ram(memory: &GuestMemory, file: &Metadata) -> bool {
+pub(crate) fn is_own_ram(memory: &GuestMemory, file: &Metadata) -> bool {
     memory.iter().any(|region| {
         let backing = region.file_offset().map(|place| place.file().metadata());
         backing.is_some_and(|backing| {
@@ -148,26 +148,27 @@ mod erased {
     }
 }
 
-/// Writes the pages that hold something; the others stay holes.
-fn write_region(
+/// Writes the pages that hold something from `offset` of the file on; the others stay holes.
+pub(crate) fn write_region(
     region: &GuestRegion,
-    place: Region,
+    offset: u64,
     file: &File,
     abort: &AtomicBool,
 ) -> Result<(), SnapshotError> {
     let mut file = file;
     let mut at = 0;
-    while at < place.length {
+    let length = region.len();
+    while at < length {
         if abort.load(Ordering::Relaxed) {
             return Err(SnapshotError::Aborted);
         }
-        let skipped = run(region, at, place.length, true);
+        let skipped = run(region, at, length, true);
         at += skipped;
-        let full = run(region, at, place.length, false);
+        let full = run(region, at, length, false);
         if full == 0 {
             continue;
         }
-        file.seek(SeekFrom::Start(place.offset + at))
+        file.seek(SeekFrom::Start(offset + at))
             .map_err(SnapshotError::io("seeking in the file"))?;
         let count = usize::try_from(full).unwrap_or(0);
         region

@@ -34,6 +34,7 @@ pub mod domrename;
 pub mod domstate;
 pub mod domstats;
 pub mod domuuid;
+pub mod dump;
 pub mod dumpxml;
 pub mod edit;
 pub mod event;

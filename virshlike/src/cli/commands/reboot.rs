@@ -4,16 +4,17 @@ use crate::cli::{Context, Group, Verb};
 use crate::error::Result;
 use std::time::Duration;
 
-/// Press a domain's power button and start it again when it is off
+/// Reboot a domain: press its power button, and start its machine again when it is off
 ///
-/// Returns when the guest runs again. It keeps its definition and gets a new id.
+/// Returns at once: the guest decides. With --wait it returns when the machine starts again. The domain keeps its
+/// id, its process and its devices.
 #[derive(Debug, clap::Args)]
 pub struct Reboot {
     /// The domain: name, id or UUID
     domain: String,
-    /// Seconds that the guest gets to shut down
-    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
-    wait: u64,
+    /// Wait until it starts again, at most so many seconds; exit 1 if it has not
+    #[arg(long, value_name = "SECONDS")]
+    wait: Option<u64>,
 }
 
 impl Verb for Reboot {
@@ -24,7 +25,7 @@ impl Verb for Reboot {
         let domain = context.domain(&self.domain)?;
         context
             .manager()?
-            .reboot(&domain, Duration::from_secs(self.wait))
+            .reboot(&domain, self.wait.map(Duration::from_secs))
             .map_err(|error| error.context(format!("Failed to reboot domain '{}'", domain.name)))?;
         context
             .ui

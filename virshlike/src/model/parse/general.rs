@@ -454,7 +454,7 @@ pub(super) fn end_action(
         "coredump-destroy" | "coredump-restart" => {
             findings.keep(
                 element.position(),
-                format!("<{name}> with a core dump is not built yet"),
+                format!("<{name}> with a core dump is not built yet: 'preserve' keeps the guest for vm dump"),
             );
             default
         }

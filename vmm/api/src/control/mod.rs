@@ -20,7 +20,7 @@ pub mod client;
 pub mod frame;
 
 use crate::end::EndReason;
-use crate::state::{Job, PauseReason, Refusal, RequestKind, RunState};
+use crate::state::{AfterDump, Job, PauseReason, Refusal, RequestKind, RunState};
 use serde::{Deserialize, Serialize};
 
 /// The oldest version that this build speaks.
@@ -74,6 +74,9 @@ pub enum Request {
     Resume,
     /// Press the ACPI power button; answered at once, the guest decides.
     Powerdown,
+    /// Press the ACPI power button, and when the guest has powered off, reset the machine instead of
+    /// ending it; answered at once, the guest decides. A later `Powerdown` takes it back.
+    Reboot,
     /// Reset the machine.
     Reset,
     /// End the guest now. Answered before the process goes.
@@ -84,6 +87,13 @@ pub enum Request {
     /// and the file is synced. The machine is then paused with reason `job` until `Quit`, or
     /// until `Resume` goes on as if nothing had been saved.
     Save,
+    /// Write RAM and registers as an ELF core into the file that comes as descriptor 0; the machine stands
+    /// still meanwhile. Answered when the file is synced.
+    Dump {
+        /// What comes after it.
+        #[serde(default)]
+        then: AfterDump,
+    },
     /// Migrate to the peer at the other end of descriptor 0.
     MigrateOut,
     /// Stop the running job.
@@ -104,10 +114,12 @@ impl Request {
             Self::Pause => Some(RequestKind::Pause),
             Self::Resume => Some(RequestKind::Resume),
             Self::Powerdown => Some(RequestKind::Powerdown),
+            Self::Reboot => Some(RequestKind::Reboot),
             Self::Reset => Some(RequestKind::Reset),
             Self::Destroy => Some(RequestKind::Destroy),
             Self::Quit => Some(RequestKind::Quit),
             Self::Save => Some(RequestKind::Save),
+            Self::Dump { then } => Some(RequestKind::Dump(*then)),
             Self::MigrateOut => Some(RequestKind::MigrateOut),
             Self::AbortJob => Some(RequestKind::AbortJob),
         }
@@ -181,9 +193,18 @@ pub struct ControlError {
     pub kind: ErrorKind,
     /// A sentence for the operator.
     pub message: String,
-    /// What would be accepted instead.
-    #[serde(default)]
+    /// What would be accepted instead, as far as this build has words for it.
+    #[serde(default, deserialize_with = "known")]
     pub accepted: Vec<RequestKind>,
+}
+
+/// The kinds of request that this build knows; a newer one may name more.
+fn known<'de, D: serde::Deserializer<'de>>(source: D) -> Result<Vec<RequestKind>, D::Error> {
+    let all = Vec::<serde_json::Value>::deserialize(source)?;
+    let known = all.into_iter();
+    Ok(known
+        .filter_map(|kind| serde_json::from_value(kind).ok())
+        .collect())
 }
 
 impl ControlError {

@@ -141,3 +141,14 @@ fn versions_meet_at_the_highest_common_one() {
     assert_eq!(hello(1, 3).common(&hello(2, 5)), Some(3));
     assert_eq!(hello(4, 5).common(&hello(1, 3)), None);
 }
+
+#[test]
+fn a_refusal_of_a_newer_build_is_understood_as_far_as_it_goes() {
+    let text = r#"{"kind":"state","message":"no","accepted":["pause","teleport",{"dump":"resume"},{"x":1}]}"#;
+    let error: ControlError = serde_json::from_str(text).expect("understood");
+    let expected = [
+        RequestKind::Pause,
+        RequestKind::Dump(crate::state::AfterDump::Resume),
+    ];
+    assert_eq!(error.accepted, expected);
+}

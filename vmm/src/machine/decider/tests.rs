@@ -76,7 +76,8 @@ fn end_actions_are_obeyed() {
         false,
     );
     let effects = decider.ask(Ask::Guest(GuestNote::PowerOff));
-    assert_eq!(started(&effects), Some(&Step::Reset { run: true }));
+    assert_eq!(started(&effects), Some(&Step::Reset));
+    assert_eq!(started(&decider.finished(Ok(()))), Some(&Step::RunOn));
     decider.finished(Ok(()));
     let effects = decider.ask(Ask::Guest(GuestNote::Crashed("fault".into())));
     assert_eq!(started(&effects), Some(&Step::Pause));
@@ -85,7 +86,8 @@ fn end_actions_are_obeyed() {
     let effects = decider.ask(Ask::Client(RequestKind::Resume, 1));
     assert_eq!(answers(&effects), [(1, false)]);
     let effects = decider.ask(Ask::Client(RequestKind::Reset, 2));
-    assert_eq!(started(&effects), Some(&Step::Reset { run: true }));
+    assert_eq!(started(&effects), Some(&Step::Reset));
+    decider.finished(Ok(()));
     decider.finished(Ok(()));
     assert!(decider.run_state().runs());
     let effects = decider.ask(Ask::Guest(GuestNote::Reset));
@@ -133,7 +135,7 @@ fn a_reset_that_came_with_the_pause_is_not_lost_in_a_save() {
     assert_eq!(answers(&effects), [(1, false)]);
     assert_eq!(started(&effects), Some(&Step::Resume));
     let effects = decider.finished(Ok(()));
-    assert_eq!(started(&effects), Some(&Step::Reset { run: true }));
+    assert_eq!(started(&effects), Some(&Step::Reset));
 }
 
 #[test]
@@ -178,6 +180,78 @@ fn a_guest_that_restarts_on_poweroff_still_ends_on_sigterm() {
     assert!(matches!(started(&effects), Some(Step::End(end)) if end.reason == EndReason::Shutdown));
 }
 
+#[test]
+fn a_reboot_is_a_power_off_that_starts_again_once() {
+    let mut decider = Decider::<u32>::new(EndActions::default(), false);
+    let effects = decider.ask(Ask::Client(RequestKind::Reboot, 1));
+    assert!(effects.contains(&Effect::PressPower) && effects.contains(&Effect::Answer(1, Ok(()))));
+    let effects = decider.ask(Ask::Guest(GuestNote::PowerOff));
+    assert_eq!(started(&effects), Some(&Step::Reset));
+    assert!(
+        decider
+            .finished(Ok(()))
+            .contains(&Effect::Tell(Event::Reset))
+    );
+    decider.finished(Ok(()));
+    assert!(decider.run_state().runs());
+    // The next one is the guest's own.
+    let effects = decider.ask(Ask::Guest(GuestNote::PowerOff));
+    assert!(matches!(started(&effects), Some(Step::End(end)) if end.reason == EndReason::Shutdown));
+}
+
+#[test]
+fn a_dump_holds_the_machine_and_does_what_was_asked_afterwards() {
+    for (then, expected) in [
+        (AfterDump::Resume, Step::Resume),
+        (AfterDump::Reset, Step::Reset),
+    ] {
+        let mut decider = Decider::<u32>::new(EndActions::default(), false);
+        let effects = decider.ask(Ask::Client(RequestKind::Dump(then), 1));
+        assert_eq!(started(&effects), Some(&Step::Pause));
+        assert_eq!(started(&decider.finished(Ok(()))), Some(&Step::Dump(then)));
+        assert_eq!(decider.job(), Some(Job::Dump));
+        let effects = decider.finished(Ok(()));
+        assert_eq!(answers(&effects), [(1, true)]);
+        assert_eq!(started(&effects), Some(&expected));
+        decider.finished(Ok(()));
+        decider.finished(Ok(()));
+        assert!(decider.run_state().runs() && decider.job().is_none());
+    }
+    // One that failed changes nothing, whatever was to come after it.
+    let mut decider = Decider::<u32>::new(EndActions::default(), false);
+    decider.ask(Ask::Client(RequestKind::Dump(AfterDump::Crash), 1));
+    decider.finished(Ok(()));
+    let effects = decider.finished(Err("no space".into()));
+    assert_eq!(answers(&effects), [(1, false)]);
+    assert_eq!(started(&effects), Some(&Step::Resume));
+}
+
+/// A guest may be so quick that its note comes before the driver hears that the machine runs again.
+#[test]
+fn what_a_guest_does_right_after_a_reset_is_not_taken_for_what_it_did_before() {
+    let mut decider = Decider::<u32>::new(EndActions::default(), false);
+    decider.ask(Ask::Client(RequestKind::Reset, 1));
+    decider.ask(Ask::Guest(GuestNote::Crashed("before".into())));
+    assert_eq!(started(&decider.finished(Ok(()))), Some(&Step::RunOn));
+    decider.ask(Ask::Guest(GuestNote::Crashed("after".into())));
+    let effects = decider.finished(Ok(()));
+    assert_eq!(answers(&effects), [(1, true)]);
+    assert!(matches!(started(&effects), Some(Step::End(end)) if end.detail == "after"));
+}
+
+#[test]
+fn a_later_shutdown_and_the_end_of_the_process_come_before_a_reboot() {
+    for last in [Ask::Client(RequestKind::Powerdown, 2), Ask::Terminate] {
+        let mut decider = Decider::<u32>::new(EndActions::default(), false);
+        decider.ask(Ask::Client(RequestKind::Reboot, 1));
+        decider.ask(last);
+        let effects = decider.ask(Ask::Guest(GuestNote::PowerOff));
+        assert!(
+            matches!(started(&effects), Some(Step::End(end)) if end.reason == EndReason::Shutdown)
+        );
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Move {
     Client(RequestKind),
@@ -190,6 +264,8 @@ enum Move {
 fn moves() -> impl Strategy<Value = Move> {
     prop_oneof![
         4 => prop::sample::select(RequestKind::ALL.to_vec()).prop_map(Move::Client),
+        1 => prop::sample::select(vec![AfterDump::Crash, AfterDump::Reset])
+            .prop_map(|then| Move::Client(RequestKind::Dump(then))),
         2 => (0u8..5).prop_map(Move::Guest),
         6 => prop::bool::weighted(0.8).prop_map(Move::Finish),
         1 => Just(Move::Terminate),

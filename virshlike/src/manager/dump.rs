@@ -1,0 +1,96 @@
+//! A running guest's memory as a file.
+
+use super::{Domain, Manager};
+use crate::error::{Error, Kind, Result};
+use crate::runtime::cgroup;
+use crate::runtime::guest::{ANSWER, explain};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use vmm_api::control::Request;
+use vmm_api::state::AfterDump;
+
+/// How long a dump may take: a terabyte at a slow disk's speed.
+const PATIENCE: Duration = Duration::from_secs(4 * 3600);
+
+impl Manager {
+    /// Writes RAM and registers of a guest into `path`, for its owner alone. The file has its name only when
+    /// it is whole.
+    ///
+    /// # Errors
+    /// The domain is not running or busy; the file cannot be written: nothing is left of it.
+    pub fn core_dump(&self, domain: &Domain, path: &Path, then: AfterDump) -> Result<()> {
+        let guest = self.running(domain)?;
+        let what = format!("the process of domain '{}'", domain.name);
+        let part = Part::create(path)?;
+        let dumped = guest.connect(ANSWER).and_then(|mut client| {
+            client.call(Request::Dump { then }, &[part.file.as_fd()], PATIENCE)
+        });
+        dumped.map_err(|error| explain(&error, &what))?;
+        part.keep(path)?;
+        if then == AfterDump::Crash && guest.wait_end(ANSWER)? {
+            let _domain = self.store.lock_domain(domain.uuid, &domain.name)?;
+            guest.dir().tidy()?;
+            cgroup::forget(&domain.name);
+        }
+        self.note(
+            domain.uuid,
+            "dump",
+            &domain.name,
+            &path.display().to_string(),
+        );
+        Ok(())
+    }
+}
+
+/// A file beside its final name; gone with this, unless it is kept.
+struct Part {
+    file: File,
+    path: PathBuf,
+    kept: bool,
+}
+
+fn at(what: &str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let text = format!("cannot {what} {}", path.display());
+    move |error| Error::new(Kind::Io, format!("{text}: {error}"))
+}
+
+impl Part {
+    fn create(target: &Path) -> Result<Self> {
+        let Some(name) = target.file_name().and_then(|name| name.to_str()) else {
+            let message = format!("{} names no file", target.display());
+            return Err(Error::new(Kind::Usage, message));
+        };
+        let path = target.with_file_name(format!(".{name}.{}.part", std::process::id()));
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(at("write", target))?;
+        Ok(Self {
+            file,
+            path,
+            kept: false,
+        })
+    }
+
+    fn keep(mut self, target: &Path) -> Result<()> {
+        fs::rename(&self.path, target).map_err(at("write", target))?;
+        self.kept = true;
+        Ok(())
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if !self.kept {
+            // It only takes space.
+            drop(fs::remove_file(&self.path));
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Bodies for fuzzing: plain functions from bytes, run bounded by tests and longer by a fuzzer. They must
+//! not panic, hang, or take memory out of proportion, whatever the bytes are.
+
+pub use crate::control::fuzz::control;
+pub use crate::snapshot::fuzz::{snapshot, snapshot_seed};
