@@ -1,4 +1,4 @@
-//! A machine of counters for tests: memory, buses, interrupts and doorbells without KVM.
+//! A machine of counters for tests and fuzz bodies: memory, buses, interrupts and doorbells without KVM.
 
 #![allow(dead_code, reason = "each device uses the part that it needs")]
 
@@ -10,7 +10,7 @@ use crate::host::{
 };
 use crate::memory::{GuestMemory, GuestMemoryHandle};
 use crate::pci::{ECAM_BASE, PciRoot, PciRootParts};
-use crate::registry::Context;
+use crate::registry::{Context, CreateError};
 use crate::state::Origin;
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -187,13 +187,22 @@ pub(crate) struct FakeMachine {
 impl FakeMachine {
     /// Two regions of RAM, `low` bytes at 0 and 1 MiB at 4 GiB, and an empty root complex.
     pub(crate) fn new(low: usize) -> Self {
+        Self::create(low, Origin::Fresh).expect("an empty machine")
+    }
+
+    /// As [`FakeMachine::new`], with a root complex that may come from saved state.
+    pub(crate) fn create(low: usize, pci: Origin<'_>) -> Result<Self, CreateError> {
         let ranges = [(GuestAddress(0), low), (GuestAddress(1 << 32), 1 << 20)];
         let memory = GuestMemory::from_ranges(&ranges).expect("memory");
-        Self::with_memory(GuestMemoryHandle::new(memory), Origin::Fresh)
+        Self::on(GuestMemoryHandle::new(memory), pci)
     }
 
     /// A machine on existing RAM: the other side of a save and restore.
     pub(crate) fn with_memory(memory: GuestMemoryHandle, pci: Origin<'_>) -> Self {
+        Self::on(memory, pci).expect("an empty machine")
+    }
+
+    fn on(memory: GuestMemoryHandle, pci: Origin<'_>) -> Result<Self, CreateError> {
         let (pio, mmio) = (Bus::new(), Bus::new());
         let requests = Arc::new(FakeRequests::default());
         let (msis, doorbells) = (Arc::default(), Arc::default());
@@ -211,15 +220,15 @@ impl FakeMachine {
             doorbells: Arc::<FakeDoorbells>::clone(&doorbells),
             requests: requests.clone(),
             files: Arc::new(Files::default()),
-            pci: PciRoot::create(parts, pci).expect("an empty machine"),
+            pci: PciRoot::create(parts, pci)?,
         };
-        Self {
+        Ok(Self {
             msis,
             doorbells,
             requests,
             memory,
             context,
-        }
+        })
     }
 
     /// A write by a vCPU: rings the doorbell that is registered there, or goes to the bus.

@@ -87,8 +87,7 @@ impl Tap {
         Ok(tap)
     }
 
-    /// A datagram socket that stands in for a tap.
-    #[cfg(test)]
+    /// A datagram socket that stands in for a tap in tests and fuzz bodies.
     pub(crate) fn socket(fd: OwnedFd) -> Self {
         let tap = Self {
             fd,

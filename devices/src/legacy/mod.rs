@@ -21,7 +21,6 @@ mod ports;
 pub mod pvpanic;
 pub mod rtc;
 pub mod serial;
-#[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,5 @@
-//! What the chipset's surroundings look like to tests: everything is written down.
+//! What the chipset's surroundings look like to tests and fuzz bodies: everything is written down.
+#![allow(dead_code, reason = "each user takes the part that it needs")]
 
 use super::{Chipset, ChipsetHost, ChipsetOptions};
 use crate::bus::Bus;

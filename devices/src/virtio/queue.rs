@@ -402,8 +402,7 @@ impl Virtqueue {
             .map(u16::from_le)
             .ok_or(QueueError::Available)?;
         Ok(if self.event_idx {
-            // Did the index just pass the one that the driver waits for?
-            index.wrapping_sub(wish).wrapping_sub(1) < index.wrapping_sub(before)
+            passes(before, index, wish)
         } else {
             wish & AVAIL_NO_INTERRUPT == 0
         })
@@ -502,6 +501,12 @@ impl Virtqueue {
             parked: core.due.iter().chain(&core.parked).copied().collect(),
         }
     }
+}
+
+/// Whether an index that went from `before` to `after` has passed the one that the driver waits for:
+/// whether the entry with number `wish` is among the new ones (virtio 1.3 §2.7.10).
+fn passes(before: u16, after: u16, wish: u16) -> bool {
+    after.wrapping_sub(wish).wrapping_sub(1) < after.wrapping_sub(before)
 }
 
 #[cfg(test)]

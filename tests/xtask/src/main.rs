@@ -8,6 +8,7 @@
 mod bench;
 mod check;
 mod demo;
+mod fuzz;
 mod lab;
 mod man;
 mod packages;
@@ -36,6 +37,8 @@ enum Verb {
     Lab(lab::LabArgs),
     /// Every test, with all that it needs
     Test(suite::SuiteArgs),
+    /// A fuzz body on changed inputs, for as long as you like
+    Fuzz(fuzz::FuzzArgs),
     /// The main job on a stock Debian guest: vm define, vm start, vm console
     Demo(demo::DemoArgs),
     /// Benchmarks: we and a peer in one run, and the ratio
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Verb::BootRounds(common) => bench::measure_here(&common),
         Verb::Man(args) => man::run(&args),
         Verb::Test(args) => suite::run(&args),
+        Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::DemoAct(args) => demo::act(&args),
     };

@@ -50,6 +50,27 @@ fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A console socket's first line of any bytes, for fuzz bodies.
+pub(crate) fn greet(socket: OwnedFd) {
+    let mut viewer = viewer::Viewer::new(0, socket);
+    // Read until the line is whole, wrong or at its end; the other side has closed.
+    while let Ok(wish) = viewer.greet() {
+        if let Some(wish) = wish {
+            let role = match wish.write {
+                true => vmm_api::console::Role::Writer,
+                false => vmm_api::console::Role::Viewer,
+            };
+            viewer.admit(role, &History::default());
+            let mut buffer = [0; 16];
+            while viewer
+                .typed(&mut buffer)
+                .is_ok_and(|bytes| !bytes.is_empty())
+            {}
+            return;
+        }
+    }
+}
+
 /// The device that input goes to.
 pub trait Front: Send + Sync {
     /// How many bytes it takes now.
@@ -198,7 +219,7 @@ impl Hub {
         let visited = pty.is_some() || files.console.is_some();
         let shared = Arc::new(Shared {
             id: id.into(),
-            history: Mutex::new(History::default()),
+            history: Mutex::default(),
             output,
             front: Mutex::new(None),
             delivery: Mutex::new(()),

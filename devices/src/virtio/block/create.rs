@@ -7,13 +7,16 @@ use crate::files::{Files, MissingFd};
 use crate::registry::{Context, CreateError};
 use crate::state::Origin;
 use crate::virtio::transport::pci::VirtioPci;
-use images::{Cache, ErrorKind, Format, Gate, GateRequest, Image, Layer, OpenOptions, OpenedFile};
+use images::storage::MemoryStorage;
+use images::{
+    Cache, DenyAll, ErrorKind, Format, Gate, GateRequest, Image, Layer, OpenOptions, OpenedFile,
+};
 use images::{Error, PathGate};
 use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use vmm_api::spec::{
-    BlkSpec, CacheMode, DetectZeroes, DiscardMode, ImageFormat, ImageSpec, PciAddress,
+    BlkSpec, CacheMode, DetectZeroes, DiscardMode, Fd, ImageFormat, ImageSpec, PciAddress,
 };
 
 /// Makes a disk. Its image is opened inactive: no lock is taken and nothing is written.
@@ -35,6 +38,34 @@ pub fn create(
         block.restore(&saved);
     }
     VirtioPci::create(id, address, Arc::new(block), context, origin)
+}
+
+/// A disk of `size` bytes of memory, for fuzz bodies.
+pub(crate) fn in_memory(
+    address: PciAddress,
+    size: usize,
+    read_only: bool,
+    context: &Context,
+) -> Result<Arc<dyn Device>, CreateError> {
+    let id = "virtio-disk0";
+    let mut spec = BlkSpec::new(ImageSpec {
+        file: Fd(-1),
+        path: "memory".into(),
+        format: ImageFormat::Raw,
+        backing: None,
+        data_file: None,
+    });
+    (spec.read_only, spec.discard) = (read_only, DiscardMode::Unmap);
+    let storage = MemoryStorage::with_bytes(&vec![0; size]);
+    let mut options = OpenOptions::new(Format::Raw).read_only(read_only);
+    options.discard = images::DiscardMode::Unmap;
+    let image = Image::open_storage(storage.into(), "memory", &options, &DenyAll);
+    let image = image.map_err(|error| CreateError::Image {
+        id: id.into(),
+        source: error.into(),
+    })?;
+    let block = Block::new(id, &spec, image, Arc::clone(&context.requests));
+    VirtioPci::create(id, address, Arc::new(block), context, Origin::Fresh)
 }
 
 fn open(id: &str, spec: &BlkSpec, files: &Files) -> Result<Image, CreateError> {

@@ -40,6 +40,7 @@ mod state;
 mod stats;
 
 pub use create::create;
+pub(crate) use create::in_memory;
 
 #[cfg(test)]
 mod tests;

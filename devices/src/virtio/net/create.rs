@@ -7,8 +7,9 @@ use crate::device::Device;
 use crate::registry::{Context, CreateError};
 use crate::state::Origin;
 use crate::virtio::transport::pci::VirtioPci;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use vmm_api::spec::{NetSpec, PciAddress};
+use vmm_api::spec::{Fd, MacAddress, NetSpec, PciAddress};
 
 /// Makes a network card.
 ///
@@ -37,6 +38,23 @@ pub fn create(
         })?);
     }
     with_taps(id, address, spec, taps, (context, origin))
+}
+
+/// A card on sockets that stand in for its taps, for fuzz bodies.
+pub(crate) fn on_sockets(
+    address: PciAddress,
+    sockets: Vec<OwnedFd>,
+    context: &Context,
+) -> Result<Arc<dyn Device>, CreateError> {
+    let spec = NetSpec {
+        taps: vec![Fd(-1); sockets.len()],
+        mac: MacAddress([0x52, 0x54, 0, 1, 2, 3]),
+        mtu: None,
+        link: true,
+        queue_size: 64,
+    };
+    let taps = sockets.into_iter().map(Tap::socket).collect();
+    with_taps("net0", address, &spec, taps, (context, Origin::Fresh))
 }
 
 /// As [`create`], with taps in hand.

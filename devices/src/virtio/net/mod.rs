@@ -30,6 +30,12 @@ mod stats;
 mod transmit;
 
 pub use create::create;
+pub(crate) use create::on_sockets;
+
+/// The number of queue pairs that a control command asks for, if it makes sense; for fuzz bodies.
+pub(crate) fn control_pairs(bytes: &[u8], max_pairs: u16) -> Option<u16> {
+    control::parse(bytes, max_pairs).map(|control::Command::Pairs(pairs)| pairs)
+}
 
 #[cfg(test)]
 mod tests;

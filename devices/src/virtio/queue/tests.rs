@@ -310,3 +310,55 @@ fn rings_that_cannot_be_are_refused() {
         refused(&|setup| setup.used = far);
     }
 }
+
+#[test]
+fn an_interrupt_is_due_exactly_when_the_entry_waited_for_is_among_the_new_ones() {
+    for before in [0, 1, 0x7ffe, 0x7fff, 0x8000, 0xfff0, 0xffff_u16] {
+        for count in [0, 1, 2, 3, 15, 16, 255, 1024, 0x8000_u16] {
+            let mut new = vec![false; 1 << 16];
+            for step in 0..count {
+                new[usize::from(before.wrapping_add(step))] = true;
+            }
+            let after = before.wrapping_add(count);
+            for wish in 0..=u16::MAX {
+                let due = passes(before, after, wish);
+                assert_eq!(due, new[usize::from(wish)], "{before} {count} {wish}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_available_index_is_taken_up_to_the_ring_or_breaks_the_queue() {
+    let machine = FakeMachine::new(0x20_0000);
+    let ring = Ring::new(&machine, 0, 16, RINGS);
+    ring.set(&machine, 0, Desc::new(DATA, 8, WRITE, 0));
+    for start in [0, 5, 0x7fff, 0xfff8_u16] {
+        for index in 0..=u16::MAX {
+            let ahead = index.wrapping_sub(start);
+            // All that are not near the ring's size behave as one of them.
+            if ahead > 40 && ahead < 0xffd0 && !ahead.is_multiple_of(61) {
+                continue;
+            }
+            ring.publish(&machine, index);
+            let setup = QueueSetup {
+                next_available: start,
+                next_used: start,
+                ..setup(&ring, false)
+            };
+            let witness = Arc::new(Witness::default());
+            let queue = Virtqueue::new(&setup, machine.memory.clone(), witness.clone()).unwrap();
+            let taken = queue.next();
+            assert_eq!(
+                taken.is_some(),
+                (1..=16).contains(&ahead),
+                "{start} {index}"
+            );
+            assert_eq!(queue.is_broken(), ahead > 16, "{start} {index}");
+            assert_eq!(
+                witness.broken.lock().unwrap().len(),
+                usize::from(ahead > 16)
+            );
+        }
+    }
+}

@@ -30,7 +30,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 const RESERVED: &[(&str, &str)] = &[("tokio", "virshlike"), ("kvm-ioctls", "vmm")];
 
 /// Members that test the others and may use anything public.
-const FREE: &[&str] = &["tests", "xtask"];
+const FREE: &[&str] = &["fuzz", "tests", "xtask"];
 
 /// One member of the workspace and what it names.
 #[derive(Debug, Default)]

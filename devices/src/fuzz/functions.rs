@@ -1,0 +1,265 @@
+//! virtio functions behind their transport, with a driver that means harm.
+
+use super::attacker::{Attacker, RAM};
+use super::script::Script;
+use crate::device::Device;
+use crate::registry::{self, CreateError};
+use crate::state::{Origin, Saved, Section, StateError};
+use crate::testing::FakeMachine;
+use crate::virtio::device::{DeviceInfo, VirtioDevice};
+use crate::virtio::queue::{Element, Virtqueue};
+use crate::virtio::transport::pci::VirtioPci;
+use crate::virtio::{FEATURE_EVENT_IDX, FEATURE_INDIRECT, FEATURE_VERSION_1, block, net};
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::sync::{Arc, Mutex, PoisonError};
+use vmm_api::spec::{DeviceKind, DeviceSpec, Fd, PciAddress, RngSpec};
+
+pub(super) const ADDRESS: PciAddress = PciAddress {
+    bus: 0,
+    slot: 5,
+    function: 0,
+};
+/// Steps of one body: enough to get somewhere, few enough to try much.
+const STEPS: usize = 400;
+
+/// The features that a driver agrees on; the script may leave some out.
+pub(super) fn features(script: &mut Script<'_>) -> u64 {
+    let mut features = FEATURE_VERSION_1;
+    let choice = script.byte();
+    if choice & 1 == 0 {
+        features |= FEATURE_INDIRECT;
+    }
+    if choice & 2 == 0 {
+        features |= FEATURE_EVENT_IDX;
+    }
+    // Whatever the models have in their low bits, as far as it is offered.
+    features | u64::from(script.long() & 0x00ff_ffff)
+}
+
+/// A device of two queues that does with requests what the script says.
+pub(super) struct Toy {
+    info: DeviceInfo,
+    queues: Mutex<Vec<Arc<Virtqueue>>>,
+}
+
+impl Toy {
+    pub(super) fn new() -> Arc<Self> {
+        let info = DeviceInfo {
+            device_id: 42,
+            class: 0xff_0000,
+            features: 1 << 3,
+            queue_sizes: vec![16, 8],
+        };
+        Arc::new(Self {
+            info,
+            queues: Mutex::default(),
+        })
+    }
+
+    fn queues(&self) -> Vec<Arc<Virtqueue>> {
+        let queues = self.queues.lock();
+        queues.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl VirtioDevice for Toy {
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+    fn read_config(&self, _offset: u64, data: &mut [u8]) {
+        data.fill(0);
+    }
+    fn write_config(&self, _offset: u64, _data: &[u8]) {}
+    fn start(&self, _features: u64, queues: &[Arc<Virtqueue>]) -> io::Result<()> {
+        let mut mine = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        mine.extend_from_slice(queues);
+        Ok(())
+    }
+    fn reset(&self) {
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        queues.clear();
+    }
+    fn save(&self) -> Result<Option<Section>, StateError> {
+        Ok(None)
+    }
+}
+
+/// Plugs the toy in.
+pub(super) fn plug_toy(
+    machine: &FakeMachine,
+    toy: &Arc<Toy>,
+    origin: Origin<'_>,
+) -> Result<Arc<dyn Device>, CreateError> {
+    let device: Arc<dyn VirtioDevice> = toy.clone();
+    VirtioPci::create("toy", ADDRESS, device, &machine.context, origin)
+}
+
+/// The transport's registers, rings and saved state, with a device that does nothing by itself.
+pub fn transport(bytes: &[u8]) {
+    let mut script = Script::new(bytes);
+    let (machine, toy) = (FakeMachine::new(RAM), Toy::new());
+    let device = plug_toy(&machine, &toy, Origin::Fresh).expect("a free slot");
+    let features = features(&mut script);
+    let mut attacker = Attacker::new(&machine, ADDRESS, 2);
+    attacker.start(features);
+    let mut kept = Vec::new();
+    for _ in 0..STEPS {
+        if script.is_over() {
+            break;
+        }
+        if script.below(4) == 0 {
+            serve(&toy, &mut kept, &mut script);
+        } else {
+            attacker.step(&mut script, features);
+        }
+        assert!(
+            machine.doorbells.live().len() <= 2,
+            "doorbells are left behind"
+        );
+        assert!(machine.msis.live().len() <= 3, "vectors are left behind");
+    }
+    // What is still in flight is parked.
+    kept.clear();
+    device.pause();
+    let saved = device.save().expect("plain data");
+    let Saved::Sections(sections) = &saved else {
+        panic!("a transport has state")
+    };
+    let other = FakeMachine::with_memory(machine.memory.clone(), Origin::Fresh);
+    let restored =
+        plug_toy(&other, &Toy::new(), Origin::Restored(sections)).expect("its own state");
+    assert_eq!(restored.save().expect("plain data"), saved);
+    device.reset();
+    device.resume();
+    drop(device);
+    assert!(machine.doorbells.live().is_empty() && machine.msis.live().is_empty());
+}
+
+/// What a device may do with its requests.
+fn serve(toy: &Toy, kept: &mut Vec<Element>, script: &mut Script<'_>) {
+    let queues = toy.queues();
+    let Some(queue) = queues.get(usize::from(script.byte()) % queues.len().max(1)) else {
+        return;
+    };
+    match script.below(8) {
+        0 => drop(kept.pop()),
+        1 => {
+            if let Some(element) = kept.pop() {
+                element.complete(script.long());
+            }
+        }
+        2 => {
+            let elements: Vec<_> = (0..script.below(4)).map_while(|_| queue.next()).collect();
+            queue.give_back(elements);
+        }
+        3 => {
+            let elements = (0..script.below(4)).map_while(|_| queue.next());
+            let used = elements.map(|element| (element, 1)).collect();
+            queue.complete_all(used);
+        }
+        4 => kept.extend(queue.next()),
+        5 => drop(queue.next_now()),
+        6 => drop(queue.has_next()),
+        _ => {
+            let Some(element) = queue.next() else { return };
+            let mut buffer = [0; 64];
+            let offset = script.value();
+            element.read_at(offset, &mut buffer);
+            element.write_at(offset, &buffer);
+            assert!(element.readable_len() + element.writable_len() < 1 << 32);
+            element.complete(u32::from(script.byte()));
+        }
+    }
+}
+
+/// A driver against a device with a worker of its own; the host now and then makes it pause.
+fn attack(
+    machine: &FakeMachine,
+    device: &Arc<dyn Device>,
+    queues: u16,
+    script: &mut Script<'_>,
+    mut host: impl FnMut(),
+) {
+    let features = features(script);
+    let mut attacker = Attacker::new(machine, ADDRESS, queues);
+    attacker.start(features);
+    for _ in 0..STEPS {
+        if script.is_over() {
+            break;
+        }
+        match script.below(24) {
+            0 => {
+                device.pause();
+                device.resume();
+            }
+            1 => host(),
+            2 => std::thread::yield_now(),
+            3 if script.byte() < 8 => {
+                device.pause();
+                device.reset();
+                device.resume();
+            }
+            _ => attacker.step(script, features),
+        }
+    }
+    device.pause();
+    device.save().expect("plain data");
+    device.stats();
+}
+
+/// A disk in memory.
+pub fn block(bytes: &[u8]) {
+    let mut script = Script::new(bytes);
+    let machine = FakeMachine::new(RAM);
+    let setup = script.byte();
+    let device =
+        block::in_memory(ADDRESS, 1 << 20, setup & 1 == 1, &machine.context).expect("a disk");
+    device.activate().expect("nobody else has it");
+    attack(&machine, &device, 1, &mut script, || {});
+}
+
+/// A network card; what it sends comes back to it.
+pub fn net(bytes: &[u8]) {
+    let mut script = Script::new(bytes);
+    let machine = FakeMachine::new(RAM);
+    let Ok((ours, theirs)) = UnixDatagram::pair() else {
+        return;
+    };
+    theirs.set_nonblocking(true).expect("a socket");
+    let device =
+        net::on_sockets(ADDRESS, vec![OwnedFd::from(ours)], &machine.context).expect("a card");
+    let mut frame = [0; 2048];
+    attack(&machine, &device, 2, &mut script, || {
+        let got = theirs.recv(&mut frame).unwrap_or(200);
+        // A full socket drops frames, as networks do.
+        let _ = theirs.send(&frame[..got]);
+    });
+}
+
+/// An entropy source that gives zeroes, and ends.
+pub fn rng(bytes: &[u8]) {
+    let mut script = Script::new(bytes);
+    let machine = FakeMachine::new(RAM);
+    let Ok((ours, mut theirs)) = std::os::unix::net::UnixStream::pair() else {
+        return;
+    };
+    theirs.set_nonblocking(true).expect("a socket");
+    machine.context.files.add(7, OwnedFd::from(ours));
+    let spec = DeviceSpec {
+        id: "rng0".into(),
+        address: Some(ADDRESS),
+        kind: DeviceKind::VirtioRng(RngSpec {
+            source: Fd(7),
+            rate_bytes: script.flag().then_some(1000),
+            period_ms: None,
+        }),
+    };
+    let device = registry::create(&spec, &machine.context, Origin::Fresh).expect("a source");
+    attack(&machine, &device, 1, &mut script, || {
+        // A full pipe takes no more.
+        let _ = theirs.write(&[0; 256]);
+        let _ = theirs.read(&mut [0; 1]);
+    });
+}

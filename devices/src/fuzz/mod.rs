@@ -1,0 +1,41 @@
+//! Bodies for fuzzing: plain functions from bytes, run bounded by tests and longer by a fuzzer.
+//!
+//! Each is a machine without KVM and a guest that does what the bytes say. Whatever they say, no body
+//! may panic, hang, or take memory out of proportion; where it is cheap to check, what a guest has
+//! reached must also survive being saved and restored. A body says what it found by panicking.
+//!
+//! | module | whose input |
+//! |---|---|
+//! | `script` | the bytes as a script |
+//! | `chains` | descriptor chains, and the pure parsers of requests |
+//! | `attacker` | a driver that does anything to a virtio function |
+//! | `functions` | virtio functions and the devices behind them |
+//! | `board` | ports, configuration space, bridges: the whole machine |
+//! | `saved` | saved state that was tampered with |
+
+mod attacker;
+mod board;
+mod chains;
+mod functions;
+mod saved;
+mod script;
+
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+
+pub use board::{pci, ports};
+pub use chains::{block_request, chains, net_control};
+pub use functions::{block, net, rng, transport};
+pub use saved::saved_state;
+
+/// A viewer of a console that says anything.
+pub fn console(bytes: &[u8]) {
+    let Ok((ours, mut theirs)) = UnixStream::pair() else {
+        return;
+    };
+    let bytes = bytes.get(..4096).unwrap_or(bytes);
+    if theirs.write_all(bytes).is_ok() {
+        drop(theirs);
+        crate::backend::char::greet(ours.into());
+    }
+}

@@ -1,0 +1,219 @@
+//! Every fuzz body by name, with inputs to begin with.
+//!
+//! A body is a plain function from bytes that panics when it finds something. `tests/bounded.rs` runs each
+//! for a bounded number of rounds on every CI run; the program `fuzz` is a seeded mutation loop for longer
+//! runs on stable Rust; `fuzz_targets/` wraps the same bodies for cargo-fuzz, which follows coverage.
+//!
+//! Inputs: `seeds` of each target are made here, `corpus/TARGET/` holds more of them as files, and
+//! `regressions/TARGET/` every input that once found something. All of them are always run first.
+#![deny(unsafe_code)]
+
+pub mod mutate;
+mod seeds;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A body and what it begins with.
+#[derive(Debug)]
+pub struct Target {
+    /// Its name on the command line and in folders.
+    pub name: &'static str,
+    /// Whose input it is.
+    pub about: &'static str,
+    /// The body.
+    pub body: fn(&[u8]),
+    /// Inputs that reach something.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+    /// Rounds of a bounded run: some seconds in a debug build.
+    pub rounds: u32,
+}
+
+/// All bodies.
+pub const TARGETS: &[Target] = &[
+    target(
+        "chains",
+        "virtio descriptor chains",
+        devices::fuzz::chains,
+        seeds::scripts,
+        2000,
+    ),
+    target(
+        "transport",
+        "virtio-pci registers, rings, MSI-X",
+        devices::fuzz::transport,
+        seeds::scripts,
+        400,
+    ),
+    target(
+        "block-request",
+        "disk requests",
+        devices::fuzz::block_request,
+        seeds::scripts,
+        3000,
+    ),
+    target(
+        "block",
+        "a disk with its worker",
+        devices::fuzz::block,
+        seeds::scripts,
+        150,
+    ),
+    target(
+        "net",
+        "a network card with its worker",
+        devices::fuzz::net,
+        seeds::scripts,
+        150,
+    ),
+    target(
+        "net-control",
+        "a network card's control queue",
+        devices::fuzz::net_control,
+        seeds::scripts,
+        3000,
+    ),
+    target(
+        "rng",
+        "an entropy source with its worker",
+        devices::fuzz::rng,
+        seeds::scripts,
+        150,
+    ),
+    target(
+        "pci",
+        "configuration space, bridges, BARs",
+        devices::fuzz::pci,
+        seeds::scripts,
+        200,
+    ),
+    target(
+        "ports",
+        "legacy ports and interrupt controllers",
+        devices::fuzz::ports,
+        seeds::scripts,
+        200,
+    ),
+    target(
+        "saved-state",
+        "sections of saved state",
+        devices::fuzz::saved_state,
+        seeds::scripts,
+        200,
+    ),
+    target(
+        "console",
+        "the first line of a console connection",
+        devices::fuzz::console,
+        seeds::console,
+        1000,
+    ),
+    target(
+        "control",
+        "frames of a control connection",
+        vmm::fuzz::control,
+        seeds::control,
+        400,
+    ),
+    target(
+        "messages",
+        "messages of the control protocol, end records",
+        vmm_api::fuzz::messages,
+        seeds::messages,
+        2000,
+    ),
+    target(
+        "spec",
+        "machine specs",
+        vmm_api::fuzz::spec,
+        seeds::specs,
+        2000,
+    ),
+    target(
+        "snapshot",
+        "files with saved state",
+        vmm::fuzz::snapshot,
+        seeds::snapshots,
+        400,
+    ),
+    target(
+        "domain-xml",
+        "domain definitions",
+        virshlike::fuzz::domain_xml,
+        seeds::domains,
+        200,
+    ),
+    target(
+        "qcow2-read",
+        "qcow2 images, read",
+        images::fuzz::open_and_read,
+        seeds::images,
+        100,
+    ),
+    target(
+        "qcow2-write",
+        "qcow2 images, written and checked",
+        images::fuzz::open_write_check,
+        seeds::images,
+        50,
+    ),
+];
+
+const fn target(
+    name: &'static str,
+    about: &'static str,
+    body: fn(&[u8]),
+    seeds: fn() -> Vec<Vec<u8>>,
+    rounds: u32,
+) -> Target {
+    Target {
+        name,
+        about,
+        body,
+        seeds,
+        rounds,
+    }
+}
+
+/// The target of this name.
+pub fn find(name: &str) -> Option<&'static Target> {
+    TARGETS.iter().find(|target| target.name == name)
+}
+
+/// Runs the body of this name.
+///
+/// # Panics
+/// When there is none, and when the body finds something.
+pub fn run(name: &str, bytes: &[u8]) {
+    match find(name) {
+        Some(target) => (target.body)(bytes),
+        None => panic!("no body is called {name}"),
+    }
+}
+
+impl Target {
+    /// Where inputs of a kind (`corpus`, `regressions`) are kept.
+    pub fn folder(&self, kind: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join(kind)
+            .join(self.name)
+    }
+
+    /// Inputs in files, by name.
+    pub fn kept(&self, kind: &str) -> Vec<(PathBuf, Vec<u8>)> {
+        let entries = fs::read_dir(self.folder(kind)).into_iter().flatten();
+        let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+        paths.sort();
+        paths
+            .into_iter()
+            .filter_map(|path| fs::read(&path).ok().map(|bytes| (path, bytes)))
+            .collect()
+    }
+
+    /// Everything to begin with: kept findings, kept inputs, made ones.
+    pub fn inputs(&self) -> Vec<Vec<u8>> {
+        let kept = [self.kept("regressions"), self.kept("corpus")];
+        let kept = kept.into_iter().flatten().map(|(_, bytes)| bytes);
+        kept.chain((self.seeds)()).collect()
+    }
+}

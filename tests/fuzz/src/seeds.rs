@@ -1,0 +1,124 @@
+//! Inputs that reach something, made rather than kept.
+
+use crate::mutate::Random;
+use images::Format;
+use images::ops::create::{CreateOptions, create_on};
+use images::storage::{MemoryStorage, Storage};
+
+/// Scripts of chance: bodies that read one get somewhere with any bytes.
+pub(crate) fn scripts() -> Vec<Vec<u8>> {
+    let mut random = Random::new(1);
+    [16, 64, 256, 1024, 4096, 4096, 8192]
+        .map(|length| random.bytes(length))
+        .into()
+}
+
+pub(crate) fn console() -> Vec<Vec<u8>> {
+    let lines = [
+        "{}\n",
+        "{\"write\":true,\"force\":false}\nls\n",
+        "{\"write\":true}\n",
+    ];
+    lines.map(Into::into).into()
+}
+
+pub(crate) fn messages() -> Vec<Vec<u8>> {
+    [
+        r#"{"min":1,"max":1,"build":"0.1.0","capabilities":["save"]}"#,
+        r#"{"id":1,"do":"query"}"#,
+        r#"{"id":1,"request":{"do":"stats","device":null}}"#,
+        r#"{"id":2,"request":{"do":"pause"}}"#,
+        r#"{"answer":{"id":1,"outcome":{"ok":"done"}}}"#,
+        r#"{"reason":"shutdown","detail":"","code":0}"#,
+        r#"{"write":true,"force":true}"#,
+        r#"{"role":"writer","replay":17}"#,
+    ]
+    .map(Into::into)
+    .into()
+}
+
+pub(crate) fn control() -> Vec<Vec<u8>> {
+    let hello = r#"{"min":1,"max":1,"build":"x","capabilities":[]}"#;
+    let calls = [
+        "query", "events", "pause", "resume", "save", "destroy", "nonsense",
+    ];
+    let calls: Vec<String> = (1..)
+        .zip(calls)
+        .flat_map(|(id, word)| {
+            [
+                format!("{{\"id\":{id},\"request\":{{\"do\":\"{word}\"}}}}"),
+                format!("{{\"id\":{id},\"do\":\"{word}\"}}"),
+            ]
+        })
+        .collect();
+    vec![
+        format!("{hello}\n{}", calls.join("\n")).into_bytes(),
+        format!("{hello}\n!\u{1}\u{2}\u{3}\u{0}").into_bytes(),
+        b"{}\n{}".to_vec(),
+    ]
+}
+
+pub(crate) fn specs() -> Vec<Vec<u8>> {
+    vec![
+        serde_json::json!({
+            "version": vmm_api::spec::SPEC_VERSION,
+            "name": "a",
+            "uuid": "91b72d56-7f74-4bd8-85d0-29f821a332e4",
+            "machine": vmm_api::spec::MACHINE_NEWEST,
+            "cpus": vmm_api::spec::CpuSpec::fixed(2),
+            "memory": vmm_api::spec::MemorySpec::anonymous(128 << 20),
+            "boot": {"type": "kernel", "kernel": {"fd": 3, "name": "k"}, "cmdline": "quiet"},
+            "devices": [
+                {"id": "panic0", "address": null, "kind": {"pv-panic": {}}},
+                {"id": "pci.1", "address": "0000:00:02.0",
+                 "type": "pcie-root-port", "bus": 1, "port": 1, "chassis": 1},
+            ],
+            "host": {"kvm": 4},
+        })
+        .to_string()
+        .into_bytes(),
+    ]
+}
+
+pub(crate) fn snapshots() -> Vec<Vec<u8>> {
+    vec![vmm::fuzz::snapshot_seed()]
+}
+
+pub(crate) fn domains() -> Vec<Vec<u8>> {
+    vec![include_bytes!("domain.xml").to_vec()]
+}
+
+/// Small images of several shapes, with a place in front for a script.
+pub(crate) fn images() -> Vec<Vec<u8>> {
+    let plain = CreateOptions {
+        cluster_size: 512,
+        ..CreateOptions::new(Format::Qcow2, 256 << 10)
+    };
+    let narrow = CreateOptions {
+        refcount_bits: 1,
+        ..plain.clone()
+    };
+    let old = CreateOptions {
+        cluster_size: 4096,
+        version: 2,
+        ..plain.clone()
+    };
+    let sub = CreateOptions {
+        cluster_size: 16384,
+        extended_l2: true,
+        ..plain.clone()
+    };
+    let mut random = Random::new(2);
+    let mut all = Vec::new();
+    for options in [plain, narrow, old, sub] {
+        let memory = MemoryStorage::new();
+        if create_on(&Storage::from(memory.clone()), &options).is_ok() {
+            let image = memory.to_vec();
+            // As it is for the body that reads, behind a script for the one that writes.
+            let mut scripted = random.bytes(64);
+            scripted.extend_from_slice(&image);
+            all.extend([image, scripted]);
+        }
+    }
+    all
+}
