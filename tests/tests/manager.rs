@@ -138,6 +138,50 @@ fn a_guest_that_is_killed_starts_again_a_hundred_times() {
     assert_eq!(world.ok(&["-q", "list"]), "");
 }
 
+/// `vm start`, `vm destroy` and `vm suspend` are killed at moments all over their run: afterwards every verb
+/// works, and there is one process or none.
+#[test]
+fn a_vm_that_is_killed_at_any_moment_leaves_a_domain_that_every_verb_works_on() {
+    skip_unless!(tests::have_kvm(), "no /dev/kvm");
+    let world = World::new();
+    world.define("victim", "test=idle");
+    let mut running = 0;
+    for round in 0..60u64 {
+        let verb = ["start", "destroy", "suspend"][round as usize % 3];
+        let mut command = world.command(&[verb, "victim"]);
+        let mut vm = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("vm");
+        // From before its first line to after its last.
+        std::thread::sleep(std::time::Duration::from_micros(round * 700));
+        vm.kill().expect("a kill");
+        vm.wait().expect("its end");
+        let state = world.ok(&["-q", "domstate", "victim"]);
+        let listed = world.ok(&["-q", "list", "--name"]);
+        match state.trim() {
+            "shut off" => assert_eq!(listed, "", "round {round}"),
+            "running" | "paused" => {
+                running += 1;
+                assert_eq!(listed, "victim\n", "round {round}");
+            }
+            other => panic!("round {round}: {other}"),
+        }
+        if round % 6 == 5 {
+            // Whatever it was in the middle of: it can be brought to a known state.
+            if state.trim() != "shut off" {
+                world.ok(&["destroy", "victim"]);
+            }
+            world.ok(&["start", "victim"]);
+            world.ok(&["suspend", "victim"]);
+            world.ok(&["resume", "victim"]);
+            world.ok(&["destroy", "victim"]);
+        }
+    }
+    println!("{running} of 60 moments found the guest running");
+}
+
 #[test]
 fn a_guest_outlives_the_session_that_started_it() {
     skip_unless!(tests::have_kvm(), "no /dev/kvm");

@@ -4,12 +4,21 @@
 //! `VM_TEST_SEED` and `VM_TEST_ROUNDS` choose the random attacks, for longer runs by hand.
 
 use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use tests::machine::{Builder, Disk};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+use tests::machine::{Builder, Disk, Machine};
+use tests::serial::Serial;
+use tests::world::World;
 use tests::{have_kvm, skip_unless};
 
 /// Bytes that the log of an attacked process may have. One line per attack would be many times that.
 const LOG: usize = 64 << 10;
+/// All attacks take some seconds on an idle machine.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// The attacker's card.
+const MAC: &str = "52:54:00:66:66:66";
 
 fn disk(folder: &Path, name: &str) -> PathBuf {
     let path = folder.join(name);
@@ -23,35 +32,147 @@ fn variable(name: &str, usual: u64) -> u64 {
     value.and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 
+/// A guest that reads and writes its disk all the time, verifying everything.
+struct Neighbour(Machine);
+
+impl Neighbour {
+    fn start(folder: &Path) -> Self {
+        let machine = Builder::guest("test=ioloop depth=8")
+            .disk(Disk::raw(disk(folder, "other.raw")))
+            .start();
+        let mut machine = machine.expect("start");
+        machine.expect("io 1024");
+        Self(machine)
+    }
+
+    /// Answers that it has had, to the last thousand.
+    fn answers(&self) -> u64 {
+        let said = self.0.serial.so_far();
+        let last = said
+            .lines()
+            .rev()
+            .find_map(|line| line.trim().strip_prefix("io "));
+        last.and_then(|text| text.parse().ok()).unwrap_or(0)
+    }
+
+    /// It goes on, and has lost and doubled nothing.
+    fn ends_well(mut self) {
+        self.0.expect("io ");
+        let typist = vmm_api::console::Attach {
+            write: true,
+            force: false,
+        };
+        let (_, mut keyboard) = self.0.console(typist).expect("a console");
+        keyboard.write_all(b"q").expect("typed");
+        self.0.expect_pass();
+    }
+}
+
+/// Frames to the attacker's card without end, so that its receiver has something to do.
+struct Flood(Child);
+
+impl Flood {
+    fn start(world: &World) -> Self {
+        world.run("ip link add br6 type bridge");
+        world.run("ip addr add 10.66.6.1/24 dev br6");
+        world.run("ip link set br6 up");
+        world.run(&format!("ip neigh add 10.66.6.2 lladdr {MAC} dev br6"));
+        let flood = "exec 3>/dev/udp/10.66.6.2/9; while :; do echo frame >&3; done";
+        let child = world
+            .program("bash")
+            .args(["-c", flood])
+            .stderr(Stdio::null())
+            .spawn();
+        Self(child.expect("bash"))
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// Defines the attacker, with a card when there is a bridge.
+fn define(world: &World, kernel: &Path, network: bool) {
+    let card = format!(
+        "<interface type='bridge'><mac address='{MAC}'/><source bridge='br6'/>\
+         <model type='virtio'/></interface>"
+    );
+    world.define_xml(&format!(
+        "<domain type='kvm'><name>bad</name><memory unit='MiB'>64</memory><vcpu>1</vcpu>\
+         <os><type arch='x86_64' machine='q35'>hvm</type><kernel>{}</kernel>\
+         <cmdline>test=hostile net={} seed={} rounds={}</cmdline></os>\
+         <on_reboot>destroy</on_reboot><devices><disk type='file' device='disk'><driver name='qemu' type='raw'/>\
+         <source file='{}'/><target dev='vda' bus='virtio'/></disk>\
+         <rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>{}\
+         <serial type='pty'/></devices></domain>",
+        kernel.display(),
+        u8::from(network),
+        variable("VM_TEST_SEED", 1),
+        variable("VM_TEST_ROUNDS", 300),
+        world.path("disk.raw").display(),
+        if network { &card } else { "" },
+    ));
+}
+
 #[test]
 fn a_hostile_guest_loses_at_most_a_device() {
     skip_unless!(have_kvm(), "/dev/kvm cannot be opened");
     let folder = tempfile::tempdir().expect("a folder");
-    let neighbour = Builder::guest("test=ioloop depth=8")
-        .disk(Disk::raw(disk(folder.path(), "other.raw")))
-        .start();
-    let mut neighbour = neighbour.expect("start");
-    neighbour.expect("io 1024");
-    let line = format!(
-        "test=hostile seed={} rounds={}",
-        variable("VM_TEST_SEED", 1),
-        variable("VM_TEST_ROUNDS", 300)
-    );
-    let mut machine = Builder::guest(&line)
-        .disk(Disk::raw(disk(folder.path(), "disk.raw")))
-        .rng()
-        .start()
-        .expect("start");
-    machine.expect_pass();
-    let log = machine.log();
-    assert!(log.len() < LOG, "{} bytes of log", log.len());
-    // The other one has lost and doubled nothing.
-    neighbour.expect("io ");
-    let typist = vmm_api::console::Attach {
-        write: true,
-        force: false,
+    let neighbour = Neighbour::start(folder.path());
+    let (world, network) = match World::with_network() {
+        Some(world) => (world, true),
+        None => {
+            println!(
+                "skipped: no right to make a network namespace: the attacker has no network card"
+            );
+            (World::new(), false)
+        }
     };
-    let (_, mut keyboard) = neighbour.console(typist).expect("a console");
-    std::io::Write::write_all(&mut keyboard, b"q").expect("typed");
-    neighbour.expect_pass();
+    let flood = network.then(|| Flood::start(&world));
+    let kernel = tests::guest::build().expect("the test guest");
+    define(&world, &kernel, network);
+    let quiet = rate(&neighbour, Duration::from_millis(500));
+
+    world.ok(&["start", "bad", "--paused"]);
+    let mut console = world
+        .command(&["console", "bad"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("vm console");
+    let mut screen = Serial::collect(console.stdout.take().expect("a pipe"));
+    let (started, before) = (Instant::now(), neighbour.answers());
+    world.ok(&["resume", "bad"]);
+    for victim in 0..if network { 4 } else { 2 } {
+        // Printed for people: machines that run tests are too busy to promise a speed.
+        screen
+            .expect_within("hostile: configuration of ", PATIENCE)
+            .expect("it gets that far");
+        let began = Instant::now();
+        screen
+            .expect_within(" configuration writes", PATIENCE)
+            .expect("it gets through");
+        let speed = 10_000.0 / began.elapsed().as_secs_f64();
+        println!("victim {victim}: {speed:.0} configuration writes a second");
+    }
+    let said = screen.expect_within("PASS", PATIENCE);
+    let log = world.ok(&["logs", "bad"]);
+    said.unwrap_or_else(|error| panic!("{error}\n{log}"));
+    let attacked = (neighbour.answers() - before) as f64 / started.elapsed().as_secs_f64();
+    println!("the neighbour: {quiet:.0} answers a second, {attacked:.0} beside the attacker");
+    assert!(log.len() < LOG, "{} bytes of log", log.len());
+    drop(flood);
+    neighbour.ends_well();
+    drop(console.kill());
+    drop(console.wait());
+}
+
+/// Answers a second of a neighbour that is left alone.
+fn rate(neighbour: &Neighbour, time: Duration) -> f64 {
+    let (started, before) = (Instant::now(), neighbour.answers());
+    std::thread::sleep(time);
+    (neighbour.answers() - before) as f64 / started.elapsed().as_secs_f64()
 }

@@ -12,13 +12,21 @@ use attacks::ATTACKS;
 use random::Random;
 use victim::Victim;
 
-/// Test: all attacks on the disk and on the entropy source, then `rounds=` random ones from `seed=`.
+/// Test: all attacks on the disk, on the entropy source and, with `net=1`, on both sides of a network card,
+/// then `rounds=` random ones from `seed=`.
 pub fn test(boot: &Boot) {
     let mut random = Random::new(boot.number("seed", 1));
     let rounds = boot.number("rounds", 300);
     say!("ready");
-    let mut victims = [Victim::disk(), Victim::entropy()];
-    for victim in &mut victims {
+    let network = boot.number("net", 0) != 0;
+    let mut victims = [
+        Some(Victim::disk()),
+        Some(Victim::entropy()),
+        network.then(Victim::transmitter),
+        network.then(Victim::receiver),
+    ];
+    let count = victims.iter().flatten().count();
+    for victim in victims.iter_mut().flatten() {
         victim.serves("before any attack");
         for (name, attack) in ATTACKS {
             victim.arm();
@@ -28,17 +36,21 @@ pub fn test(boot: &Boot) {
         say!("hostile: {} attacks on {}", ATTACKS.len(), victim.name);
     }
     for round in 0..rounds {
-        let victim = &mut victims[(round % 2) as usize];
+        let Some(victim) = victims.iter_mut().flatten().nth(round as usize % count) else {
+            continue;
+        };
         victim.arm();
         random.attack(victim);
-        if round % 16 == 15 {
+        if round / count as u64 % 8 == 7 {
             victim.serves("random bytes");
         }
     }
     say!("hostile: {rounds} random attacks");
     random::ports(&mut random);
-    for victim in &mut victims {
+    for victim in victims.iter_mut().flatten() {
+        say!("hostile: configuration of {}", victim.name);
         random::configuration(&mut random, victim);
+        say!("hostile: {} configuration writes", random::WRITES);
         victim.serves("configuration writes");
     }
     say!("hostile: configuration and ports");

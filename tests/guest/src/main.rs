@@ -12,13 +12,14 @@
 //! | `beat` | a dot on the serial line every `gap=` million cycles | `gap`, `count` |
 //! | `cpuid` | what CPUID answers, leaf by leaf | |
 //! | `echo` | sends back what is typed, in capitals, until `q` | |
+//! | `end` | ends the machine: power-off, reset, panic device, triple fault | `how` |
 //! | `dirty` | writes `pages=` pages over and over, verifying its own writes | `pages`, `rounds` |
 //! | `pci` | lists the PCI functions | |
 //! | `blk` | every request kind on the `disk=`-th disk, data verified | `disk`, `irq=1` |
 //! | `blkread` | reads the whole disk and prints a checksum | `disk` |
 //! | `rng` | reads random bytes | |
 //! | `blkbench` | so many transfers, for a benchmark | `disk`, `count`, `depth`, `bytes`, `random`, `write` |
-//! | `hostile` | what no driver should do, to disk and rng | `seed`, `rounds` |
+//! | `hostile` | what no driver should do, to disk, rng and a network card | `seed`, `rounds`, `net=1` |
 //! | `ioloop` | disk, rng and serial at once, every answer counted | `disk`, `count`, `depth` |
 #![no_std]
 #![no_main]
@@ -50,6 +51,7 @@ extern "C" fn user_main(start_info: u64) -> ! {
         "cpuid" => simple::cpuid(),
         "echo" => simple::echo(),
         "dirty" => simple::dirty(&boot),
+        "end" => simple::end(&boot),
         "pci" => pci::list(),
         "blk" => block::test(&boot),
         "blkbench" => bench::disk(&boot),

@@ -84,6 +84,30 @@ pub fn echo() {
     say!("");
 }
 
+/// Ends the machine in the way that `how=` says.
+pub fn end(boot: &Boot) -> ! {
+    say!("ready");
+    match boot.option("how") {
+        Some("off") => port::out16(0x604, 0x2000),
+        Some("reset") => {
+            port::out8(0xcf9, 2);
+            port::out8(0xcf9, 6);
+        }
+        Some("panic") => port::out8(0x505, 1),
+        // Nobody handles this one.
+        Some("fault") => undefined(),
+        other => panic!("how={other:?} is no way to end"),
+    }
+    loop {
+        port::halt();
+    }
+}
+
+fn undefined() {
+    // SAFETY: an undefined instruction has no effect but its exception.
+    unsafe { core::arch::asm!("ud2", options(nomem, nostack)) }
+}
+
 pub fn dirty(boot: &Boot) {
     let pages = boot.number("pages", 1024);
     let rounds = boot.number("rounds", u64::MAX);

@@ -31,6 +31,7 @@ pub const ATTACKS: &[(&str, Attack)] = &[
     ("sizes while the queue is live", live_size),
     ("enabling again while the queue is live", live_enable),
     ("a reset in the middle of requests", reset_midway),
+    ("rings that overlap", partly_overlapping),
     ("doorbells without queues", doorbells),
     ("features after they were agreed on", late_features),
 ];
@@ -196,11 +197,31 @@ fn backwards(v: &mut Victim) {
 fn overlapping(v: &mut Victim) {
     let [one, _, _] = v.rings;
     v.negotiate();
-    v.device().enable_queue(0, SIZE, [one; 3]);
+    v.device().enable_queue(v.queue, SIZE, [one; 3]);
     store(one, v.data);
     for index in [1u16, 2, 7, 0xffff] {
         store(one + 2, index);
-        v.device().ring_doorbell(0);
+        v.device().ring_doorbell(v.queue);
+    }
+}
+
+fn partly_overlapping(v: &mut Victim) {
+    let [descriptors, available, _] = v.rings;
+    for rings in [
+        [descriptors, descriptors + 16, available],
+        [descriptors, available, available + 4],
+        [descriptors, available, descriptors + 8],
+    ] {
+        v.negotiate();
+        v.device().enable_queue(v.queue, SIZE, rings);
+        for at in 0..64 {
+            store(rings[1] + 2 * at, at as u16 % SIZE);
+        }
+        for index in [1u16, SIZE, 0xffff] {
+            store(rings[1] + 2, index);
+            v.device().ring_doorbell(v.queue);
+            v.wait();
+        }
     }
 }
 
@@ -222,9 +243,9 @@ fn rings_outside(v: &mut Victim) {
             let mut rings = v.rings;
             rings[place] = wrong;
             v.negotiate();
-            v.device().enable_queue(0, SIZE, rings);
+            v.device().enable_queue(v.queue, SIZE, rings);
             store(v.rings[1] + 2, 1u16);
-            v.device().ring_doorbell(0);
+            v.device().ring_doorbell(v.queue);
             v.wait();
         }
     }
@@ -232,7 +253,7 @@ fn rings_outside(v: &mut Victim) {
 
 fn live_size(v: &mut Victim) {
     for size in [0u16, 1, 3, 8, 17, 256, 1024, 0x8000, 0xffff] {
-        v.device().register(0x16, 0u16);
+        v.device().register(0x16, v.queue);
         v.device().register(0x18, size);
         v.send(&[(v.data, 16, 0, 0)]);
         again(v);
@@ -246,7 +267,7 @@ fn live_enable(v: &mut Victim) {
             v.device().register(0x1c, enable);
             v.device().register(0x20, 0xdead_beefu32);
         }
-        v.device().register(0x16, 0u16);
+        v.device().register(0x16, v.queue);
         v.send(&[(v.data, 16, 0, 0)]);
     }
 }
@@ -274,7 +295,7 @@ fn doorbells(v: &mut Victim) {
     }
     v.arm();
     for _ in 0..2000 {
-        v.device().ring_doorbell(0);
+        v.device().ring_doorbell(v.queue);
     }
 }
 

@@ -109,11 +109,14 @@ pub fn ports(random: &mut Random) {
     }
 }
 
-/// Ten thousand writes to the function's configuration space and MSI-X table, which keep its BARs
+/// Writes to configuration space of each device.
+pub const WRITES: u32 = 10_000;
+
+/// [`WRITES`] writes to the function's configuration space and MSI-X table, which keep its BARs
 /// moving, going and coming back.
 pub fn configuration(random: &mut Random, victim: &mut Victim) {
     let kept = victim.device().configuration();
-    for _ in 0..10_000 {
+    for _ in 0..WRITES {
         let at = 4 * random.below(64) as u16;
         victim.device().configure(at, random.next() as u32);
     }

@@ -4,7 +4,11 @@ use crate::memory::{self, load, store};
 use crate::virtio::{Device, INDIRECT_FEATURE};
 use core::sync::atomic::{Ordering, fence};
 
+const NETWORK: u16 = 1;
 const BLOCK: u16 = 2;
+/// Queues of a network card.
+const RECEIVE: u16 = 0;
+const TRANSMIT: u16 = 1;
 /// Entries of the queue.
 pub const SIZE: u16 = 16;
 /// A place that no memory answers at.
@@ -23,6 +27,8 @@ pub struct Victim {
     /// What it is called in messages.
     pub name: &'static str,
     kind: u16,
+    /// The queue that is attacked.
+    pub queue: u16,
     device: Device,
     /// Its three rings, a page each.
     pub rings: [u64; 3],
@@ -36,18 +42,29 @@ pub struct Victim {
 impl Victim {
     /// The first disk.
     pub fn disk() -> Self {
-        Self::find("the disk", BLOCK)
+        Self::find("the disk", BLOCK, 0)
     }
 
     /// The entropy source.
     pub fn entropy() -> Self {
-        Self::find("the entropy source", crate::simple::ENTROPY)
+        Self::find("the entropy source", crate::simple::ENTROPY, 0)
     }
 
-    fn find(name: &'static str, kind: u16) -> Self {
+    /// What a network card receives; frames must come in, or it has nothing to be attacked with.
+    pub fn receiver() -> Self {
+        Self::find("the network's receiver", NETWORK, RECEIVE)
+    }
+
+    /// What a network card sends.
+    pub fn transmitter() -> Self {
+        Self::find("the network's transmitter", NETWORK, TRANSMIT)
+    }
+
+    fn find(name: &'static str, kind: u16, queue: u16) -> Self {
         Self {
             name,
             kind,
+            queue,
             device: Device::find(kind, 0),
             rings: [0; 3].map(|_: u64| memory::take(4096)),
             table: memory::take(4096),
@@ -65,7 +82,7 @@ impl Victim {
     pub fn arm(&mut self) {
         self.negotiate();
         self.clean();
-        self.device.enable_queue(0, SIZE, self.rings);
+        self.device.enable_queue(self.queue, SIZE, self.rings);
     }
 
     /// Resets the device and agrees on features; no queue is enabled.
@@ -105,7 +122,7 @@ impl Victim {
         fence(Ordering::SeqCst);
         store(self.rings[1] + 2, index);
         fence(Ordering::SeqCst);
-        self.device.ring_doorbell(0);
+        self.device.ring_doorbell(self.queue);
     }
 
     /// Offers a chain of descriptors; the last has no next.
@@ -131,17 +148,18 @@ impl Victim {
         self.wait();
         self.arm();
         store(self.data + 16, 0xeeu8);
-        if self.kind == BLOCK {
-            for word in 0..2 {
-                store(self.data + 8 * word, 0u64);
-            }
-            self.send(&[
+        for word in 0..2 {
+            store(self.data + 8 * word, 0u64);
+        }
+        match (self.kind, self.queue) {
+            (BLOCK, _) => self.send(&[
                 (self.data, 16, 0, 0),
                 (self.data + 512, 512, WRITE, 0),
                 (self.data + 16, 1, WRITE, 0),
-            ]);
-        } else {
-            self.send(&[(self.data + 512, 512, WRITE, 0)]);
+            ]),
+            (NETWORK, TRANSMIT) => self.send(&[(self.data, 12, 0, 0), (self.data + 512, 64, 0, 0)]),
+            (NETWORK, _) => self.send(&[(self.data + 512, 2048, WRITE, 0)]),
+            _ => self.send(&[(self.data + 512, 512, WRITE, 0)]),
         }
         let used = self.rings[2];
         memory::wait_for(after, || (load::<u16>(used + 2) == 1).then_some(()));
