@@ -121,7 +121,7 @@ pub enum Origin {
 }
 
 /// What the host side of the process was given.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostSpec {
     /// An open `/dev/kvm`.
     pub kvm: Option<Fd>,
@@ -143,6 +143,20 @@ pub struct HostSpec {
     /// Seconds that SIGTERM gives the guest to power down before the process ends it.
     #[serde(default = "default_powerdown_seconds")]
     pub powerdown_seconds: u32,
+}
+
+impl Default for HostSpec {
+    fn default() -> Self {
+        Self {
+            kvm: Default::default(),
+            control: Default::default(),
+            run_lock: Default::default(),
+            end_reason: Default::default(),
+            log: Default::default(),
+            start_paused: false,
+            powerdown_seconds: default_powerdown_seconds(),
+        }
+    }
 }
 
 fn default_powerdown_seconds() -> u32 {

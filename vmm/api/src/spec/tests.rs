@@ -103,3 +103,11 @@ fn pci_addresses_read_what_they_write() {
         assert!(text.parse::<PciAddress>().is_err(), "{text}");
     }
 }
+
+/// Whoever leaves the time out, in Rust or in JSON, gives the guest a minute.
+#[test]
+fn a_guest_gets_time_to_power_down_unless_something_else_is_said() {
+    let read: HostSpec = serde_json::from_str(r#"{"kvm":null}"#).expect("defaults");
+    assert_eq!(HostSpec::default().powerdown_seconds, 60);
+    assert_eq!(read.powerdown_seconds, 60);
+}
