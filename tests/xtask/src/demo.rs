@@ -100,6 +100,7 @@ fn act_in_lab(folder: &Path, batch: bool, yes: bool) -> Result<ExitCode> {
         options,
         hosts: 1,
         nfs: false,
+        systemd: false,
         script,
         arguments: Vec::new(),
     })

@@ -62,6 +62,9 @@ pub struct Run {
     /// Give the lab hosts a shared NFS export
     #[arg(long)]
     pub nfs: bool,
+    /// Boot systemd in the first lab host; the script is a service, and starts again after a reboot
+    #[arg(long)]
+    pub systemd: bool,
     /// Shell script; it finds vm, vmm, LAB_KERNEL, LAB_INITRD, LAB_DISK and LAB_HOST, and other stock kernels as
     /// LAB_KERNEL_GENERIC, LAB_KERNEL_NEWER, LAB_KERNEL_NEWER_GENERIC with their LAB_INITRD_...
     pub script: PathBuf,
@@ -122,6 +125,7 @@ pub fn run(args: LabArgs) -> Result<ExitCode> {
                 options,
                 hosts: 1,
                 nfs: false,
+                systemd: false,
                 script,
                 arguments: Vec::new(),
             })
@@ -165,7 +169,11 @@ pub fn status(run: &Run) -> Result<u8> {
         Place::Native => true,
         Place::Lab => false,
         // Several hosts, or an export of one, are only to be had in the lab.
-        Place::Auto => run.hosts == 1 && !run.nfs && hardware_virtualisation().is_some(),
+        // So is a host that may be rebooted.
+        Place::Auto => {
+            let special = run.hosts > 1 || run.nfs || run.systemd;
+            !special && hardware_virtualisation().is_some()
+        }
     };
     if native {
         run_here(&lab, run)
@@ -190,6 +198,7 @@ fn run_in_lab(lab: &Lab, run: &Run) -> Result<u8> {
         .collect();
     let mut hosts = (1..).zip(&folders).map(|(number, folder)| host::Host {
         lab,
+        reboots: run.systemd,
         number,
         hosts: run.hosts,
         folder,

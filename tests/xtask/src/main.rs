@@ -7,6 +7,7 @@
 
 mod bench;
 mod check;
+mod deb;
 mod demo;
 mod fuzz;
 mod lab;
@@ -45,6 +46,8 @@ enum Verb {
     Bench(bench::BenchArgs),
     /// Manual pages and completion scripts, from the declarations of the verbs
     Man(man::ManArgs),
+    /// A Debian package: programs, units, manual pages, completions
+    Deb(deb::DebArgs),
     /// The inner half of `bench boot`, run inside the lab
     #[command(hide = true)]
     BootRounds(bench::Common),
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Verb::Lab(args) => lab::run(args),
         Verb::Bench(args) => bench::run(&args),
         Verb::BootRounds(common) => bench::measure_here(&common),
+        Verb::Deb(args) => deb::run(&args),
         Verb::Man(args) => man::run(&args),
         Verb::Test(args) => suite::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),

@@ -1,6 +1,6 @@
 //! `cargo xtask man DIR`: manual pages and completion scripts, for a package or to look at.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -15,13 +15,18 @@ pub struct ManArgs {
 
 /// Writes them.
 pub fn run(args: &ManArgs) -> Result<ExitCode> {
-    let folder = std::path::absolute(&args.folder)?;
+    write(&args.folder)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes them to a folder.
+pub fn write(folder: &Path) -> Result<()> {
+    let folder = std::path::absolute(folder)?;
     let words = ["run", "--quiet", "--locked", "--package=virshlike"];
     project::run(
         project::cargo()
             .args(words)
             .args(["--example=pages", "--"])
             .arg(folder),
-    )?;
-    Ok(ExitCode::SUCCESS)
+    )
 }

@@ -158,6 +158,7 @@ fn lab_scenario(args: &SuiteArgs, program: &Path) -> Result<u8> {
         options,
         hosts: 1,
         nfs: false,
+        systemd: false,
         script,
         arguments: arguments(args),
     })

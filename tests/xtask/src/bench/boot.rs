@@ -53,6 +53,7 @@ pub fn run(common: &Common) -> Result<ExitCode> {
         options,
         hosts: 1,
         nfs: false,
+        systemd: false,
         script,
         arguments,
     })

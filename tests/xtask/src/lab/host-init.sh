@@ -29,7 +29,7 @@ named_port() {
     while echo alive; do sleep 5; done > "$pulse"
 ) &
 # Should nobody watch over us any more, we go by ourselves.
-[ "$LAB_LIMIT" -gt 0 ] && (sleep $((LAB_LIMIT + 60)) && poweroff -f) &
+[ "$LAB_LIMIT" -gt 0 ] && (sleep $((LAB_LIMIT + 60)) && busybox poweroff -f) &
 
 export LAB_HOST LAB_KERNEL=/lab/shared/kernel LAB_INITRD=/lab/shared/guest.cpio
 for kernel in /lab/shared/kernel-*; do
@@ -41,6 +41,11 @@ done
 export LAB_DISK=/lab/shared/guest.qcow2 LAB_GUEST=/lab/run/test-guest LAB_FILES=/lab/run/files
 export VM_TEST_VMM=/lab/run/libexec/vm/vmm VM_TEST_VM=/lab/run/bin/vm VM_TEST_GUEST=$LAB_GUEST
 export PATH=/lab/run/bin:$PATH
+if [ "$LAB_SYSTEMD" = yes ]; then
+    LAB_BOOT=$(($(cat /var/lib/lab-boots 2> /dev/null || echo 0) + 1))
+    export LAB_BOOT
+    echo "$LAB_BOOT" > /var/lib/lab-boots
+fi
 export -p > /run/lab-environment
 
 serve_data() {
@@ -86,7 +91,14 @@ while [ "$number" -le "$LAB_HOSTS" ]; do
     number=$((number + 1))
 done > /dev/console 2>&1
 
+cat > /run/lab-script.sh << 'END'
+. /lab/run/settings
+. /run/lab-environment
+END
+cat >> /run/lab-script.sh << END
 port=$(named_port lab.status)
+END
+cat >> /run/lab-script.sh << 'END'
 if [ "$LAB_TERMINAL" = yes ]; then
     stty -F /dev/hvc0 sane rows "$LAB_ROWS" cols "$LAB_COLUMNS"
     export TERM="$LAB_TERM"
@@ -101,6 +113,26 @@ fi
 cd /root
 setsid $control --wait bash /lab/run/start < "$input" > /dev/hvc0 2>&1
 status=$?
+# Where the script asked for a reboot, the next boot runs it again.
+[ "$(systemctl is-system-running 2> /dev/null)" = stopping ] && exit
 sync
 echo "$status" > "$port"
-poweroff -f
+busybox poweroff -f
+END
+if [ "$LAB_SYSTEMD" = yes ]; then
+    units=/run/systemd/system
+    mkdir -p $units/multi-user.target.wants
+    cat > $units/lab-script.service << 'END'
+[Unit]
+Description=The script of this run
+After=multi-user.target
+[Service]
+ExecStart=/bin/sh /run/lab-script.sh
+END
+    ln -s ../lab-script.service $units/multi-user.target.wants/
+    # Both are ours, and without udev their devices never come.
+    ln -s /dev/null $units/serial-getty@hvc0.service
+    ln -s /dev/null $units/serial-getty@ttyS0.service
+    exec /sbin/init
+fi
+. /run/lab-script.sh

@@ -37,6 +37,8 @@ const WAY_OUT: u8 = 0x1c;
 /// What a lab host is started with.
 pub struct Host<'a> {
     pub lab: &'a Lab,
+    /// Whether a reboot starts it again rather than ends it.
+    pub reboots: bool,
     /// Its number; the script runs on the first.
     pub number: u32,
     /// How many there are.
@@ -154,7 +156,6 @@ impl Host<'_> {
             "tcg,thread=multi,tb-size=1024",
             "-cpu",
             "EPYC,+svm,+npt",
-            "-no-reboot",
             "-object",
             "rng-random,id=rng0,filename=/dev/urandom",
             "-device",
@@ -191,6 +192,9 @@ impl Host<'_> {
             "-append".into(),
             format!("{KERNEL_LINE} lab.host={}", self.number),
         ]);
+        if !self.reboots {
+            arguments.push("-no-reboot".into());
+        }
         arguments.extend(self.cables());
         // The root disk is written to a file that is gone with QEMU.
         arguments.extend(disk("root", &file("root.img"), "snapshot=on,cache=unsafe"));

@@ -114,9 +114,9 @@ fn settings(run: &Run) -> String {
         "linux".into()
     };
     let word = |yes| if yes { "yes" } else { "no" };
-    let (yes, nfs) = (word(terminal), word(run.nfs));
+    let (yes, nfs, systemd) = (word(terminal), word(run.nfs), word(run.systemd));
     format!(
-        "LAB_HOSTS={}\nLAB_NFS={nfs}\nLAB_LIMIT={}\nLAB_TERMINAL={yes}\nLAB_ROWS={rows}\n\
+        "LAB_HOSTS={}\nLAB_NFS={nfs}\nLAB_SYSTEMD={systemd}\nLAB_LIMIT={}\nLAB_TERMINAL={yes}\nLAB_ROWS={rows}\n\
          LAB_COLUMNS={columns}\nLAB_TERM={term}\n",
         run.hosts, run.options.time_limit
     )

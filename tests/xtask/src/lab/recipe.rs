@@ -50,6 +50,10 @@ const HOST_PACKAGES: &[&str] = &[
     "libxml2-utils",
     "openssh-server",
     "expect",
+    // for runs that ask for a host with systemd
+    "systemd-sysv",
+    "dbus",
+    "libpam-systemd",
 ];
 
 /// The emulator of lab hosts comes from the release's backports: with the release's own, 7.2, an
