@@ -290,7 +290,7 @@ fn firmware() -> NewElement {
 fn cpu_modes(offered: Option<&HostCpu>) -> NewElement {
     let mode = |name: &str, yes: bool| supported("mode", yes).attribute("name", name);
     let set = offered.map(guest_set);
-    let model = set.and_then(|set| Some((set, cpu::closest(&set, offered?.vendor())?)));
+    let model = set.and_then(|set| Some((set, cpu::nearest(&set, offered?.vendor())?)));
     let mut host_model = mode("host-model", model.is_some());
     if let Some((set, model)) = model {
         host_model = host_model.child(text("model", model.name).attribute("fallback", "forbid"));
@@ -299,6 +299,8 @@ fn cpu_modes(offered: Option<&HostCpu>) -> NewElement {
         }
         let names = set.minus(&model.set()).names();
         host_model = with(host_model, names.into_iter().map(required));
+        let lacking = model.set().minus(&set).names().into_iter();
+        host_model = with(host_model, lacking.map(|name| rule("disable", name)));
     }
     let models = MODELS.iter().map(|model| {
         let usable = match &set {
@@ -323,8 +325,12 @@ fn cpu_modes(offered: Option<&HostCpu>) -> NewElement {
 
 /// A feature that a CPU must have.
 pub fn required(name: &str) -> NewElement {
+    rule("require", name)
+}
+
+fn rule(policy: &str, name: &str) -> NewElement {
     element("feature")
-        .attribute("policy", "require")
+        .attribute("policy", policy)
         .attribute("name", name)
 }
 

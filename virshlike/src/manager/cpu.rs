@@ -141,12 +141,11 @@ fn plain_model(mode: &CpuMode) -> CpuModel {
     }
 }
 
-/// The model nearest to the host, and everything beyond it by name, so that another host can tell
+/// The model nearest to the host, and everything in which it differs by name, so that another host can tell
 /// whether it has the same.
 fn host_model(spec: &mut CpuSpec, host: &HostCpu) {
     let offered = cpu::migratable(&host.set()).intersection(&Set::processor());
-    let Some(model) = cpu::closest(&offered, host.vendor()) else {
-        // A host below the oldest baseline: what it has is all that can be said.
+    let Some(model) = cpu::nearest(&offered, host.vendor()) else {
         return;
     };
     spec.model = CpuModel::Named {
@@ -154,13 +153,19 @@ fn host_model(spec: &mut CpuSpec, host: &HostCpu) {
         beyond: false,
     };
     let beyond = offered.minus(&model.set()).names().into_iter();
-    let beyond = beyond.map(|name| FeatureRule {
-        name: name.into(),
-        policy: FeaturePolicy::Require,
-    });
+    let rule = |policy| {
+        move |name: &'static str| FeatureRule {
+            name: name.into(),
+            policy,
+        }
+    };
+    let lacking = model.set().minus(&offered).names().into_iter();
+    let differs = beyond
+        .map(rule(FeaturePolicy::Require))
+        .chain(lacking.map(rule(FeaturePolicy::Disable)));
     let own = std::mem::take(&mut spec.features);
     let named = |rule: &FeatureRule| own.iter().any(|other| other.name == rule.name);
-    spec.features = beyond.filter(|rule| !named(rule)).collect();
+    spec.features = differs.filter(|rule| !named(rule)).collect();
     spec.features.extend(own);
 }
 

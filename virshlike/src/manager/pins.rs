@@ -1,5 +1,5 @@
 //! Pins: on which of the host's processors the threads of a guest run; set while it runs, in its
-//! definition, or both.
+//! definition, or both. And the limits that its group starts with.
 
 use super::definition::mistakes;
 use super::node::{Kernel, format_list, parse_list};
@@ -7,6 +7,7 @@ use super::{Domain, Manager, definition};
 use crate::error::{Error, Kind, Result, plain_io};
 use crate::model::{self, CpuList, CpuTune, Pinned};
 use crate::runtime::Guest;
+use crate::runtime::limits::Limits;
 use crate::runtime::threads;
 
 /// What a change is about, in virsh's words.
@@ -118,6 +119,17 @@ impl Manager {
         let file = stored.path.display().to_string();
         self.replace(domain, &stored.text, document.as_str(), &file)?;
         Ok(())
+    }
+}
+
+/// The limits of a guest's group.
+pub(super) fn limits(model: &model::Domain) -> Limits {
+    let bytes = |kib: Option<u64>| kib.map(|kib| kib.saturating_mul(1024));
+    Limits {
+        cpu_weight: model.cputune.shares,
+        cpu_max: model.cputune.global,
+        memory_max: bytes(model.memtune.hard_kib),
+        memory_high: bytes(model.memtune.soft_kib),
     }
 }
 

@@ -159,8 +159,7 @@ impl Manager {
             process: None,
         };
         // Threads are pinned before the first instruction.
-        let tune = &checked.model.cputune;
-        let held = !paused && !tune.is_empty();
+        let held = !paused && checked.model.cputune.has_pins();
         built.spec.host.start_paused = paused || held;
         let prepared = self.prepare(&dir, &mut built, &mut record, lock, checked);
         let launch = match prepared {
@@ -178,6 +177,7 @@ impl Manager {
                 return Err(error);
             }
         };
+        built.warnings.extend_from_slice(process.unlimited());
         record.process = process.pid().and_then(ProcessMark::of);
         let up = dir.write_record(&record).and_then(|()| {
             let guest = Guest::new(record.clone(), dir.clone());
@@ -250,6 +250,7 @@ impl Manager {
             spec_file,
             descriptors: std::mem::take(descriptors).into_inner(),
             output: create_log(&logs.join("stderr.log"), true)?,
+            limits: pins::limits(&checked.model),
         })
     }
 
@@ -279,7 +280,7 @@ impl Manager {
 
 /// Pins the threads of a guest that stands still, and lets it go on where it only stood for that.
 fn settle_pins(guest: &Guest, model: &model::Domain, held: bool) -> Result<()> {
-    if !model.cputune.is_empty() {
+    if model.cputune.has_pins() {
         pins::apply(guest, &model.cputune, model.vcpus.current)?;
     }
     if held {

@@ -6,7 +6,7 @@ use super::device::{
     Video,
 };
 use super::policy::Policy;
-use super::tune::CpuTune;
+use super::tune::{CpuTune, MemTune};
 use crate::xml::{Diagnostics, Position};
 use uuid::Uuid;
 pub use vmm_api::cpu::Vendor;
@@ -31,6 +31,8 @@ pub struct Domain {
     pub cpu: Cpu,
     /// `<cputune>`, and `<vcpu cpuset=...>`.
     pub cputune: CpuTune,
+    /// `<memtune>`.
+    pub memtune: MemTune,
     /// `<os>`.
     pub os: Os,
     /// `<features>`.

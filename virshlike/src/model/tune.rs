@@ -3,6 +3,7 @@
 
 use super::schema;
 use super::value;
+use crate::runtime::limits::CpuMax;
 use crate::xml::{Diagnostics, Document, Edits, NewElement};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,12 +19,25 @@ pub struct CpuTune {
     pub vcpus: BTreeMap<u32, CpuList>,
     /// `<emulatorpin>`: every thread that is no vCPU.
     pub emulator: Option<CpuList>,
+    /// `<shares>`: the weight of the whole process beside others, 1 to 10000.
+    pub shares: Option<u64>,
+    /// `<global_quota>` and `<global_period>`: the most CPU time of the whole process.
+    pub global: Option<CpuMax>,
+}
+
+/// `<memtune>`: limits of the whole process, in KiB.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MemTune {
+    /// `<hard_limit>`: beyond it the kernel ends the process.
+    pub hard_kib: Option<u64>,
+    /// `<soft_limit>`: beyond it the kernel takes memory back.
+    pub soft_kib: Option<u64>,
 }
 
 impl CpuTune {
-    /// Whether every thread runs anywhere.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+    /// Whether any thread is kept to some processors.
+    pub fn has_pins(&self) -> bool {
+        self.default.is_some() || !self.vcpus.is_empty() || self.emulator.is_some()
     }
 
     /// Where a vCPU may run, when that is limited.
@@ -124,7 +138,7 @@ mod tests {
         let tune = pin(Pinned::Emulator, Some("3"));
         assert_eq!(tune.others(), Some(&[3].into()));
         assert!(pin(Pinned::Vcpu(2), None).vcpus.is_empty());
-        assert!(pin(Pinned::Emulator, None).is_empty());
+        assert!(!pin(Pinned::Emulator, None).has_pins());
     }
 
     #[test]
@@ -136,6 +150,37 @@ mod tests {
         assert_eq!(domain.cputune.vcpu(0), Some(&[0, 1, 3].into()));
         assert_eq!(domain.cputune.vcpu(1), Some(&[2].into()));
         assert_eq!(domain.cputune.others(), Some(&[0, 1, 3].into()));
+    }
+
+    #[test]
+    fn limits_are_read_exactly() {
+        let tune = "<cputune><shares>2048</shares><global_period>50000</global_period>\
+                    <global_quota>25000</global_quota></cputune>\
+                    <memtune><hard_limit unit='MiB'>128</hard_limit></memtune>";
+        let text = START.replace("</vcpu>", &format!("</vcpu>{tune}"));
+        let document = Document::parse(&text, "a.xml").expect("XML");
+        let (domain, warnings) = Domain::parse(&document).expect("a definition");
+        assert!(warnings.is_empty(), "{warnings}");
+        assert_eq!(domain.cputune.shares, Some(2048));
+        let max = CpuMax {
+            quota_us: 25_000,
+            period_us: 50_000,
+        };
+        assert_eq!(domain.cputune.global, Some(max));
+        assert_eq!(domain.memtune.hard_kib, Some(128 << 10));
+        let none = text.replace(">25000<", ">-1<");
+        let document = Document::parse(&none, "a.xml").expect("XML");
+        let (domain, _) = Domain::parse(&document).expect("a definition");
+        assert_eq!(domain.cputune.global, None);
+        for (right, wrong) in [(">25000<", ">10<"), (">50000<", ">5<"), (">2048<", ">0<")] {
+            let text = text.replace(right, wrong);
+            let document = Document::parse(&text, "a.xml").expect("XML");
+            assert!(Domain::parse(&document).is_err(), "{wrong}");
+        }
+        let heavy = text.replace(">2048<", ">20000<");
+        let document = Document::parse(&heavy, "a.xml").expect("XML");
+        let (domain, warnings) = Domain::parse(&document).expect("a definition");
+        assert_eq!((domain.cputune.shares, warnings.len()), (None, 1));
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! those who end whole groups; a line in the guest's log says so and why. A guest that starts is
 //! worth more than its group: nothing here is ever an error.
 
+use super::limits::Limits;
 use crate::error::plain_io;
 use rustix::fs::{Mode, OFlags};
 use std::fs;
@@ -76,12 +77,23 @@ impl Group {
         rustix::fs::open(directory.join("cgroup.procs"), flags, Mode::empty()).ok()
     }
 
+    /// Sets limits, where that is done before a process is there; says which could not be set.
+    pub fn limit(&self, limits: &Limits) -> Vec<String> {
+        match self {
+            // Told to systemd with the scope.
+            Self::Scope(_) => Vec::new(),
+            Self::Directory(directory) => limit(directory, limits),
+            Self::None(_) if limits.is_empty() => Vec::new(),
+            Self::None(why) => vec![format!("its limits have no effect: {why}")],
+        }
+    }
+
     /// Moves a process that was just started, where that is done from outside. Says why a process
     /// stays in its caller's group, if it does.
-    pub fn adopt(&self, pid: u32) -> Option<String> {
+    pub fn adopt(&self, pid: u32, limits: &Limits) -> Option<String> {
         match self {
             Self::None(why) => Some(why.clone()),
-            Self::Scope(unit) => scope(unit, pid),
+            Self::Scope(unit) => scope(unit, pid, limits),
             Self::Directory(directory) => {
                 let own = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
                 let unit = directory.file_name().unwrap_or_default().to_string_lossy();
@@ -94,15 +106,38 @@ impl Group {
     }
 }
 
+/// Writes a group's limits. Its controllers are turned on from the root down, as far as they go.
+fn limit(directory: &Path, limits: &Limits) -> Vec<String> {
+    let mut failed = Vec::new();
+    for (controller, file, value) in limits.files() {
+        let above: Vec<&Path> = directory
+            .ancestors()
+            .skip(1)
+            .take_while(|path| path.starts_with(BASE))
+            .collect();
+        for group in above.into_iter().rev() {
+            // One that is on already stays on; one that cannot be turned on shows below.
+            let _ = fs::write(
+                group.join("cgroup.subtree_control"),
+                format!("+{controller}"),
+            );
+        }
+        if let Err(error) = fs::write(directory.join(file), value) {
+            failed.push(format!("{file} has no effect: {}", plain_io(&error)));
+        }
+    }
+    failed
+}
+
 /// A scope of that name, or of one that is free: two stores may have a domain of the same name.
-fn scope(unit: &str, pid: u32) -> Option<String> {
-    let Err(why) = ask_systemd(unit, pid) else {
+fn scope(unit: &str, pid: u32, limits: &Limits) -> Option<String> {
+    let Err(why) = ask_systemd(unit, pid, limits) else {
         return wait_until_in(unit, pid);
     };
     let stem = unit.trim_end_matches(".scope");
     let taken = why.contains("already loaded") || why.contains("already exists");
     let second = format!("{stem}-{pid}.scope");
-    if taken && ask_systemd(&second, pid).is_ok() {
+    if taken && ask_systemd(&second, pid, limits).is_ok() {
         return wait_until_in(&second, pid);
     }
     Some(format!("systemd made no scope {unit}: {why}"))
@@ -135,15 +170,20 @@ pub fn forget(name: &str) {
     }
 }
 
-fn ask_systemd(unit: &str, pid: u32) -> Result<(), String> {
+fn ask_systemd(unit: &str, pid: u32, limits: &Limits) -> Result<(), String> {
     let mut command = Command::new("busctl");
     let pid = pid.to_string();
-    let (slice, count, order): (_, _, &[&str]) = if rustix::process::geteuid().is_root() {
-        ("machine.slice", "5", ORDER)
+    let (slice, count, order): (_, usize, &[&str]) = if rustix::process::geteuid().is_root() {
+        ("machine.slice", 5, ORDER)
     } else {
         command.arg("--user");
-        ("app.slice", "3", &[])
+        ("app.slice", 3, &[])
     };
+    let properties = limits.properties();
+    let count = (count + properties.len()).to_string();
+    let properties = properties
+        .into_iter()
+        .flat_map(|(name, value)| [name.to_string(), "t".into(), value.to_string()]);
     command
         .args(["--quiet", "--timeout=5", "call", "org.freedesktop.systemd1"])
         .args([
@@ -155,11 +195,12 @@ fn ask_systemd(unit: &str, pid: u32) -> Result<(), String> {
             "ssa(sv)a(sa(sv))",
             unit,
             "replace",
-            count,
+            &count,
         ])
         .args(["PIDs", "au", "1", &pid, "Slice", "s", slice])
         .args(["CollectMode", "s", "inactive-or-failed"])
         .args(order)
+        .args(properties)
         .arg("0")
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -1,6 +1,7 @@
 //! The seam between the manager and guests' processes: how one comes to be. Everything after that
 //! (state, requests, end) goes over the control socket and the run lock, whoever made it.
 
+use super::limits::Limits;
 use crate::error::Result;
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -20,12 +21,16 @@ pub struct Launch {
     pub descriptors: Vec<OwnedFd>,
     /// Where stray output goes.
     pub output: File,
+    /// Limits of its group.
+    pub limits: Limits,
 }
 
 /// A process that was launched by this command.
 pub trait Launched {
     /// Its process id, when it is a process.
     fn pid(&self) -> Option<u32>;
+    /// What of its limits could not be set.
+    fn unlimited(&self) -> &[String];
     /// How it ended, if it has; words for the operator.
     fn ended(&mut self) -> Option<String>;
     /// Ends it at once and waits until it is gone.

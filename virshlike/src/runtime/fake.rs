@@ -409,6 +409,10 @@ impl Launched for FakeThread {
         None
     }
 
+    fn unlimited(&self) -> &[String] {
+        &[]
+    }
+
     fn ended(&mut self) -> Option<String> {
         self.thread
             .as_ref()

@@ -18,6 +18,7 @@ pub mod fake;
 pub mod files;
 pub mod guest;
 pub mod kernel;
+pub mod limits;
 pub mod process;
 pub mod record;
 pub mod rundir;

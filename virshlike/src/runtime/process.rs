@@ -68,6 +68,7 @@ impl VmDriver for ProcessDriver {
 
     fn launch(&self, launch: Launch) -> Result<Box<dyn Launched>> {
         let group = cgroup::Group::for_guest(&launch.spec.name);
+        let unlimited = group.limit(&launch.limits);
         let mut log = log_of(&launch);
         let spec_fd = launch.spec_file.as_raw_fd();
         let mut descriptors: Vec<_> = launch.descriptors.iter().map(AsRawFd::as_raw_fd).collect();
@@ -80,10 +81,10 @@ impl VmDriver for ProcessDriver {
             cgroup: group.procs(),
         })
         .map_err(|error| Error::io("start", &self.program, &error))?;
-        if let Some(why) = group.adopt(child.id()) {
+        if let Some(why) = group.adopt(child.id(), &launch.limits) {
             note(&mut log, &why);
         }
-        Ok(Box::new(VmmProcess { child }))
+        Ok(Box::new(VmmProcess { child, unlimited }))
     }
 
     fn measure(&self, kvm: File) -> Result<KernelSpeed> {
@@ -121,7 +122,10 @@ impl ProcessDriver {
             cgroup: None,
         })
         .map_err(|error| Error::io("start", &self.program, &error))?;
-        let mut process = VmmProcess { child };
+        let mut process = VmmProcess {
+            child,
+            unlimited: Vec::new(),
+        };
         let until = Instant::now() + MEASURING;
         while process.ended().is_none() {
             if Instant::now() > until {
@@ -165,11 +169,16 @@ fn note(log: &mut Option<File>, why: &str) {
 
 struct VmmProcess {
     child: Child,
+    unlimited: Vec<String>,
 }
 
 impl Launched for VmmProcess {
     fn pid(&self) -> Option<u32> {
         Some(self.child.id())
+    }
+
+    fn unlimited(&self) -> &[String] {
+        &self.unlimited
     }
 
     fn ended(&mut self) -> Option<String> {

@@ -217,6 +217,10 @@ impl Verb for Freecell {
                 lines.push((cell.to_string(), kib));
                 cell += 1;
             }
+            if lines.is_empty() {
+                // A kernel without NUMA: one cell with everything.
+                lines.push(("0".into(), free(None)?));
+            }
             let sum = lines.iter().map(|(_, kib)| kib).sum();
             lines.push(("Total".into(), sum));
         } else {

@@ -93,6 +93,19 @@ fn a_host_model_names_what_the_host_has_and_runs_there() {
 }
 
 #[test]
+fn a_host_model_says_what_the_host_hides() {
+    let place = Place { file: "a.xml" };
+    let model = find_model("EPYC").expect("a model");
+    let hidden = Set::of(["vme", "osvw"]).expect("names");
+    let host = HostCpu::made_of(&model.set().minus(&hidden), *b"AuthenticAMD", 0x80_0f12);
+    let domain = definition("<cpu mode='host-model'/>");
+    let live = settle(&domain, &place, || Ok(host)).expect("fine").live;
+    let live = live.expect("expanded");
+    assert_eq!(live.model, "EPYC");
+    assert_eq!(live.disable, ["vme", "osvw"]);
+}
+
+#[test]
 fn a_cpu_that_nobody_chose_always_starts() {
     let cpu = "<cpu mode='custom' match='exact'><model>qemu64</model>\
                <feature policy='require' name='svm'/></cpu>";

@@ -99,6 +99,7 @@ fn read(root: Element<'_>, findings: &mut Findings<'_>) -> Domain {
         vcpus: vcpus.unwrap_or_default(),
         cpu,
         cputune,
+        memtune: tune::memtune(root, findings),
         os: general::os(root, findings),
         features: general::features(root),
         clock: general::clock(root, findings),

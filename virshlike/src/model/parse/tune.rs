@@ -1,11 +1,18 @@
-//! `<cputune>`: pins.
+//! `<cputune>` and `<memtune>`: pins, and limits of the whole process.
 
+use super::general;
 use crate::model::domain::Vcpus;
 use crate::model::findings::Findings;
-use crate::model::tune::{CpuList, CpuTune, cpu_list};
+use crate::model::tune::{CpuList, CpuTune, MemTune, cpu_list};
 use crate::model::value;
+use crate::runtime::limits::CpuMax;
 use crate::xml::Element;
+use std::ops::RangeInclusive;
 
+/// The largest weight of a cgroup v2 (cgroup-v2, "Weights").
+const MOST_SHARES: u64 = 10_000;
+/// From here on libvirt's memory limits are none (formatdomain, memtune).
+const UNLIMITED_KIB: u64 = 9_007_199_254_740_991;
 /// What a list of processors looks like.
 const LIST: &str = "a list of processors such as 0-3,^2";
 
@@ -48,7 +55,75 @@ pub(super) fn cputune(
     tune.emulator = element
         .child("emulatorpin")
         .and_then(|pin| list(pin, findings));
+    tune.shares = shares(element, findings);
+    tune.global = global(element, findings);
     tune
+}
+
+/// libvirt passes the number on as it is; cgroup v2 takes fewer than cgroup v1.
+fn shares(element: Element<'_>, findings: &mut Findings<'_>) -> Option<u64> {
+    let child = element.child("shares")?;
+    let shares = number(child, 1..=262_144, findings)?;
+    if shares > MOST_SHARES {
+        findings.warn(
+            child.position(),
+            format!("<shares> of {shares} has no effect: cgroup v2 takes 1 to {MOST_SHARES}"),
+        );
+        return None;
+    }
+    Some(shares)
+}
+
+fn global(element: Element<'_>, findings: &mut Findings<'_>) -> Option<CpuMax> {
+    let period = element.child("global_period");
+    let period_us = match period {
+        Some(child) => number(child, 1000..=1_000_000, findings)?,
+        None => 100_000,
+    };
+    let quota = element.child("global_quota")?;
+    // Any number below zero stands for no limit.
+    let text = quota.text().trim();
+    if text.strip_prefix('-').and_then(value::unsigned).is_some() {
+        return None;
+    }
+    let quota_us = number(quota, 1000..=17_592_186_044_415, findings)?;
+    Some(CpuMax {
+        quota_us,
+        period_us,
+    })
+}
+
+fn number(
+    element: Element<'_>,
+    range: RangeInclusive<u64>,
+    findings: &mut Findings<'_>,
+) -> Option<u64> {
+    let text = element.text().trim();
+    let number = value::unsigned(text).filter(|number| range.contains(number));
+    if number.is_none() {
+        findings.error_with_hint(
+            element.text_position(),
+            format!("'{text}' is no value for <{}>", element.name()),
+            format!("it takes {} to {}", range.start(), range.end()),
+        );
+    }
+    number
+}
+
+pub(super) fn memtune(root: Element<'_>, findings: &mut Findings<'_>) -> MemTune {
+    let Some(element) = root.child("memtune") else {
+        return MemTune::default();
+    };
+    let mut kib = |name: &str| {
+        let bytes = general::scaled_bytes(element.child(name)?, findings)?;
+        // libvirt's word for no limit.
+        let limited = bytes / 1024 < UNLIMITED_KIB;
+        limited.then(|| bytes.div_ceil(1024))
+    };
+    MemTune {
+        hard_kib: kib("hard_limit"),
+        soft_kib: kib("soft_limit"),
+    }
 }
 
 fn list(pin: Element<'_>, findings: &mut Findings<'_>) -> Option<CpuList> {

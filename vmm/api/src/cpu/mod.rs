@@ -20,7 +20,7 @@ mod set;
 pub use choose::{Chosen, Trouble, choose, migratable, standing};
 pub use features::{Feature, Register, WORDS, Word};
 pub use host::{HostCpu, Leaf, Vendor};
-pub use models::{MODELS, Model, closest, find_model};
+pub use models::{MODELS, Model, closest, find_model, nearest};
 pub use set::Set;
 
 #[cfg(test)]

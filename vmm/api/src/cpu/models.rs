@@ -97,6 +97,19 @@ pub fn closest(set: &Set, vendor: Option<Vendor>) -> Option<&'static Model> {
         .max_by_key(|model| (model.set().count(), model.vendor == vendor))
 }
 
+/// The model that differs least from `set`, one way or the other: what a host is called whose KVM
+/// hides a little of its processor.
+pub fn nearest(set: &Set, vendor: Option<Vendor>) -> Option<&'static Model> {
+    let difference = |model: &Model| {
+        let model = model.set();
+        set.minus(&model).count() + model.minus(set).count()
+    };
+    MODELS
+        .iter()
+        .filter(|model| model.suits(vendor))
+        .min_by_key(|model| (difference(model), model.vendor != vendor))
+}
+
 /// A model that adds to another.
 const fn on(
     name: &'static str,

@@ -271,6 +271,21 @@ fn a_host_is_recognised_by_its_own_model() {
     }
 }
 
+#[test]
+fn a_host_that_hides_a_little_keeps_its_name() {
+    let mut set = find_model("EPYC").expect("it").set();
+    for name in ["vme", "xsavec", "osvw", "misalignsse", "fxsr_opt"] {
+        set.remove(Feature::named(name).expect("a name"));
+    }
+    let found = |model: Option<&Model>| model.map(|model| model.name);
+    assert_eq!(found(nearest(&set, Some(Vendor::Amd))), Some("EPYC"));
+    assert_eq!(found(closest(&set, Some(Vendor::Amd))), Some("x86-64-v3"));
+    for model in MODELS {
+        let own = nearest(&model.set(), model.vendor).expect("one");
+        assert_eq!(own.set(), model.set(), "{}", model.name);
+    }
+}
+
 proptest! {
     #[test]
     fn nothing_is_shown_that_is_not_offered(

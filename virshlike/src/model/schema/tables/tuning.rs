@@ -28,15 +28,30 @@ const CPUS: Group = Group {
         ),
         part("defaultiothread@thread_pool_min,thread_pool_max", Number),
         part("cputune", Empty),
-        warned(
-            "cputune/shares,period,global_period,emulator_period,iothread_period",
+        honoured(
+            "cputune/shares",
             Number,
-            "limits of CPU time are not built yet",
+            "the weight of the guest's cgroup or scope, 1 to 10000",
+        ),
+        honoured(
+            "cputune/global_period",
+            Number,
+            "microseconds that `<global_quota>` is counted in, 100000 when absent",
+        ),
+        honoured(
+            "cputune/global_quota",
+            Text,
+            "microseconds of CPU time that the whole process gets in each period; below zero: any",
         ),
         warned(
-            "cputune/quota,global_quota,emulator_quota,iothread_quota",
+            "cputune/period,emulator_period,iothread_period",
+            Number,
+            "CPU time is limited for the whole process only, by `<global_quota>`",
+        ),
+        warned(
+            "cputune/quota,emulator_quota,iothread_quota",
             Text,
-            "limits of CPU time are not built yet",
+            "CPU time is limited for the whole process only, by `<global_quota>`",
         ),
         honoured(
             "cputune/vcpupin",
@@ -106,10 +121,21 @@ const MEMORY: Group = Group {
     title: "Memory tuning",
     bases: &[""],
     rows: &[
-        warned("memtune", Empty, "memory limits are not built yet"),
-        part(
-            "memtune/hard_limit,soft_limit,min_guarantee,swap_hard_limit",
+        part("memtune", Empty),
+        honoured(
+            "memtune/hard_limit",
             Number,
+            "the most memory of the guest's cgroup or scope, RAM and all else; beyond it the kernel ends the guest",
+        ),
+        honoured(
+            "memtune/soft_limit",
+            Number,
+            "from here on the kernel takes memory back from the guest's cgroup or scope",
+        ),
+        warned(
+            "memtune/min_guarantee,swap_hard_limit",
+            Number,
+            "memory that is kept for a guest, and its swap, are not limited yet",
         ),
         part("memtune/hard_limit@unit", Text),
         part("memtune/soft_limit@unit", Text),
