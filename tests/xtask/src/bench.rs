@@ -9,6 +9,7 @@
 //! | `footprint` | memory of the process beside the guest's RAM |
 //! | `blk` | transfers of a disk: per second, and what one costs |
 //! | `image` | `vm image` beside QEMU's tools, verb by verb |
+//! | `manager` | an administrator's commands, and how they grow with the number of domains |
 //! | `boot` | exec to the first program of a stock kernel, inside the lab |
 //! | `peers` | how the VMMs are started |
 //! | `stats` | medians and the table |
@@ -18,6 +19,7 @@ mod blk;
 mod boot;
 mod footprint;
 mod image;
+mod manager;
 mod peers;
 mod start;
 mod stats;
@@ -46,6 +48,8 @@ enum Name {
     Blk(blk::BlkArgs),
     /// Disk images: `vm image` beside qemu-img and qemu-nbd, verb by verb
     Image(image::ImageArgs),
+    /// list, define, dominfo and dumpxml of a thousand domains, against virsh and libvirtd
+    Manager(manager::ManagerArgs),
     /// In the lab: exec of the VMM to init of a stock Debian kernel with PCI, ACPI and one disk
     Boot(Common),
 }
@@ -78,6 +82,7 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
         Name::Footprint(common) => footprint::run(common)?,
         Name::Blk(args) => blk::run(args)?,
         Name::Image(args) => image::run(args)?,
+        Name::Manager(args) => manager::run(args)?,
         Name::Boot(common) => return boot::run(common),
     }
     Ok(ExitCode::SUCCESS)

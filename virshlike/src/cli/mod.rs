@@ -104,7 +104,15 @@ fn parse(arguments: &[OsString]) -> Result<ArgMatches, Outcome> {
     // Only the verb that was typed is declared: the others cost time.
     let command = match line.verb {
         Some(entry) => global().subcommand((entry.command)()),
-        None => command(),
+        // Only its help lists the verbs.
+        None if line
+            .words
+            .iter()
+            .any(|word| word == "--help" || word == "-h") =>
+        {
+            command()
+        }
+        None => global(),
     };
     command.try_get_matches_from(line.words).map_err(|error| {
         if matches!(

@@ -211,6 +211,11 @@ impl Layout {
         self.run.join("locks")
     }
 
+    /// The index of UUIDs; see [`super::index`].
+    pub fn index(&self) -> PathBuf {
+        self.run.join("index")
+    }
+
     /// A domain's journal.
     pub fn journal(&self, uuid: Uuid) -> PathBuf {
         self.lib.join("journal").join(format!("{uuid}.jsonl"))

@@ -5,6 +5,7 @@
 //! domains/autostart/NAME.xml  a link to it
 //! domains/.rename             the intent of a rename that is under way
 //! lib/journal/UUID.jsonl      who changed what
+//! run/index                   which UUID stands in which definition; may be deleted
 //! ```
 //!
 //! **Reading** takes no lock and writes nothing: every file is whole at every instant. **Writing**
@@ -17,6 +18,7 @@
 
 pub mod atomic;
 pub mod fault;
+pub mod index;
 pub mod journal;
 pub mod layout;
 pub mod lock;
@@ -29,11 +31,14 @@ pub use lock::Lock;
 pub use writer::Writer;
 
 use crate::error::{Error, Kind, Result};
+use index::{Index, Stamp};
 use scan::Identity;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -65,6 +70,18 @@ pub struct Definition {
 #[derive(Debug, Clone)]
 pub struct Store {
     layout: Layout,
+    /// Definitions that the index should know and did not at the last look.
+    missing: Arc<AtomicUsize>,
+}
+
+/// What a look at every definition found.
+#[derive(Debug, Default)]
+struct Look {
+    entries: Vec<(String, Stamp, Uuid)>,
+    /// Files that had to be read.
+    opened: usize,
+    /// Those of them that belong into the index.
+    missing: usize,
 }
 
 impl Store {
@@ -75,6 +92,7 @@ impl Store {
     pub fn open(connection: &Connection, environment: &Environment) -> Result<Self> {
         Ok(Self {
             layout: Layout::new(connection, environment)?,
+            missing: Arc::default(),
         })
     }
 
@@ -169,16 +187,44 @@ impl Store {
     /// # Errors
     /// As [`Store::names`]; a single unreadable file is left out.
     pub fn identities(&self) -> Result<Vec<(String, Uuid)>> {
-        let mut found = Vec::new();
+        let entries = self.look()?.entries.into_iter();
+        Ok(entries.map(|(name, _, uuid)| (name, uuid)).collect())
+    }
+
+    /// Looks at every definition. Those that the index knows are not opened.
+    fn look(&self) -> Result<Look> {
+        let index = Index::read(&self.layout.index());
+        let mut look = Look::default();
         for name in self.names()? {
             let path = self.layout.definition(&name);
-            if let Ok(text) = read_limited(&path) {
-                let Identity { uuid, .. } = scan::identity(&text);
-                let uuid = uuid.unwrap_or_else(|| scan::fallback_uuid(&name));
-                found.push((name, uuid));
-            }
+            // The stamp is taken first: what is read then is this state of the file or a later one,
+            // and a later one has another stamp.
+            let Ok(metadata) = fs::metadata(&path) else {
+                continue;
+            };
+            let stamp = Stamp::of(&metadata);
+            let uuid = index.uuid(&name, stamp).or_else(|| {
+                look.opened += 1;
+                look.missing += usize::from(stamp.has_settled());
+                let Identity { uuid, .. } = scan::identity(&read_limited(&path).ok()?);
+                Some(uuid.unwrap_or_else(|| scan::fallback_uuid(&name)))
+            });
+            look.entries.extend(uuid.map(|uuid| (name, stamp, uuid)));
         }
-        Ok(found)
+        self.missing.store(look.missing, Ordering::Relaxed);
+        Ok(look)
+    }
+
+    /// Writes the index anew when the last look found it wanting.
+    fn refresh_index(&self) {
+        if self.missing.load(Ordering::Relaxed) < index::WORTH_IT {
+            return;
+        }
+        // Nothing depends on the index.
+        let _ = self
+            .look()
+            .and_then(|look| Index::write(&self.layout.index(), &look.entries));
+        self.missing.store(0, Ordering::Relaxed);
     }
 
     /// The name of the domain with this UUID.

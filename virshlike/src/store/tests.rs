@@ -96,3 +96,39 @@ fn undefine_leaves_no_autostart_behind() {
     writer.put("a", &text("a", 2)).unwrap();
     assert!(!store.is_autostarted("a"));
 }
+
+#[test]
+fn the_index_is_never_believed_against_the_files() {
+    let (_dir, store) = store();
+    let writer = store.writer().unwrap();
+    let count = index::WORTH_IT + 10;
+    let uuid = |number: usize| Uuid::from_u128(number as u128 + 1);
+    for number in 0..count {
+        let name = format!("d{number}");
+        writer.put(&name, &text(&name, number as u128 + 1)).unwrap();
+    }
+    assert_eq!(store.look().unwrap().opened, count);
+    // Files that were just written are not entered.
+    store.refresh_index();
+    assert!(!store.layout().index().exists());
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!(store.look().unwrap().missing, count);
+    store.refresh_index();
+    assert_eq!(store.look().unwrap().opened, 0);
+    assert_eq!(store.name_of(uuid(7)).unwrap().as_deref(), Some("d7"));
+    // Changed in place by somebody's editor, replaced, removed, added.
+    fs::write(store.layout().definition("d7"), text("d7", 7007)).unwrap();
+    writer.put("d8", &text("d8", 8008)).unwrap();
+    writer.remove("d9").unwrap();
+    fs::write(store.layout().definition("new"), text("new", 9009)).unwrap();
+    for (wanted, name) in [(7007, "d7"), (8008, "d8"), (9009, "new")] {
+        let found = store.name_of(Uuid::from_u128(wanted)).unwrap();
+        assert_eq!(found.as_deref(), Some(name));
+    }
+    for gone in [7, 8, 9] {
+        assert_eq!(store.name_of(uuid(gone)).unwrap(), None);
+    }
+    assert_eq!(store.look().unwrap().opened, 3);
+    fs::write(store.layout().index(), "nonsense").unwrap();
+    assert_eq!(store.name_of(uuid(3)).unwrap().as_deref(), Some("d3"));
+}

@@ -56,7 +56,9 @@ impl<'a> Writer<'a> {
         let layout = self.store.layout();
         atomic::create_dir(&layout.domains, 0o700)?;
         // COMMIT: the rename inside.
-        atomic::write(&layout.definition(name), text.as_bytes())
+        atomic::write(&layout.definition(name), text.as_bytes())?;
+        self.store.refresh_index();
+        Ok(())
     }
 
     /// Removes a definition and its autostart link.
