@@ -7,8 +7,8 @@ use super::{Domain, Manager};
 use crate::error::{Error, Kind, Result};
 use crate::model;
 use crate::runtime::rundir::Liveness;
-use crate::store::{Writer, name};
-use crate::xml::{Diagnostics, Edits, NewElement};
+use crate::store::{Survey, Writer, name};
+use crate::xml::{Diagnostic, Diagnostics, Edits, NewElement};
 use uuid::Uuid;
 
 /// What came of a define.
@@ -42,7 +42,9 @@ impl Manager {
         let name = checked.model.name.clone();
         let _domain = self.store.lock_domain(uuid, &name)?;
         let writer = self.store.writer()?;
-        self.refuse_conflict(&name, uuid)?;
+        let survey = self.store.survey()?;
+        self.refuse_conflict(&name, uuid, &survey)?;
+        warn_of_others(&mut checked, &survey);
         let text = checked.document.text();
         let changed = self.store.read(&name)?.is_none_or(|old| old.text != text);
         if changed {
@@ -69,7 +71,9 @@ impl Manager {
         let uuid = self.settle_uuid(&mut checked)?;
         model::complete(&mut checked.document, &mut checked.model)
             .map_err(|found| definition::mistakes(&found))?;
-        self.refuse_conflict(&checked.model.name, uuid)?;
+        let survey = self.store.survey()?;
+        self.refuse_conflict(&checked.model.name, uuid, &survey)?;
+        warn_of_others(&mut checked, &survey);
         Ok(Defined {
             name: checked.model.name,
             uuid,
@@ -91,7 +95,7 @@ impl Manager {
 
     /// Refuses a name or UUID that belongs to another domain. The caller has the store's lock when
     /// it is going to write.
-    pub(super) fn refuse_conflict(&self, name: &str, uuid: Uuid) -> Result<()> {
+    pub(super) fn refuse_conflict(&self, name: &str, uuid: Uuid, survey: &Survey) -> Result<()> {
         if let Some(other) = self.store.read(name)?
             && other.uuid != uuid
         {
@@ -104,7 +108,7 @@ impl Manager {
             )
             .hint("remove <uuid> to change that domain, or choose another name"));
         }
-        if let Some(other) = self.store.name_of(uuid)?
+        if let Some(other) = survey.name_of(uuid)
             && other != name
         {
             return Err(Error::new(
@@ -330,4 +334,47 @@ impl Manager {
         }
         Ok(())
     }
+}
+
+/// What another definition takes for itself as well: it may be meant, as long as only one of the two
+/// runs, so it is a warning here. A start refuses an image that a running domain writes.
+fn warn_of_others(checked: &mut Checked, survey: &Survey) {
+    let model = &checked.model;
+    let file = checked.document.file_name();
+    let mut found = Vec::new();
+    for card in &model.interfaces {
+        let Some(mac) = card.mac.map(|mac| mac.to_string()) else {
+            continue;
+        };
+        if let Some(other) = survey.claimant(&mac, &model.name) {
+            let what = format!(
+                "the MAC address {mac} is that of a card of domain '{other}' as well; they cannot \
+                 both work on one network"
+            );
+            found.push(
+                Diagnostic::warning(file, card.at, what)
+                    .with_hint("remove <mac> to get one that nobody has"),
+            );
+        }
+    }
+    for disk in &model.disks {
+        let written = disk.device == model::DiskDevice::Disk && !disk.readonly && !disk.shareable;
+        let (true, Some(model::DiskSource::File(path) | model::DiskSource::Block(path))) =
+            (written, &disk.source)
+        else {
+            continue;
+        };
+        if let Some(other) = survey.claimant(path, &model.name) {
+            let what = format!(
+                "{path} is a disk of domain '{other}' as well; while one of the two runs, a start \
+                 of the other is refused"
+            );
+            found.push(Diagnostic::warning(file, disk.at, what).with_hint(
+                "a disk that guests share on purpose needs <shareable/> in all of them",
+            ));
+        }
+    }
+    found
+        .into_iter()
+        .for_each(|warning| checked.warnings.push(warning));
 }

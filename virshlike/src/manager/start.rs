@@ -113,7 +113,7 @@ impl Manager {
             .map_err(|found| definition::mistakes(&found))?;
         let name = checked.model.name.clone();
         let lock = self.store.lock_domain(uuid, &name)?;
-        self.refuse_conflict(&name, uuid)?;
+        self.refuse_conflict(&name, uuid, &self.store.survey()?)?;
         if matches!(
             self.run_dir(uuid).liveness()?,
             crate::runtime::Liveness::Alive(_)

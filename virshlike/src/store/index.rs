@@ -1,4 +1,4 @@
-//! Which UUID stands in which definition, kept so that a store of thousands is not read whole for
+//! Which UUID stands in which definition, and what it claims ([`super::scan::claims`]), kept so that a store of thousands is not read whole for
 //! every change. It may be deleted at any time, and lies with what ends with the host's uptime.
 //!
 //! An entry counts only while the file is the very one that was read: the same inode, size and time
@@ -18,7 +18,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use uuid::Uuid;
 
 /// The first line: another version is no index.
-const HEAD: &str = "vm-index 1";
+const HEAD: &str = "vm-index 2";
 /// Seconds for which a file must have been left alone before it is entered.
 const SETTLED: i64 = 2;
 /// Missing entries from which on a writer writes the index anew.
@@ -51,9 +51,22 @@ impl Stamp {
     }
 }
 
+/// A definition that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The domain's name.
+    pub name: String,
+    /// The state of the file.
+    pub stamp: Stamp,
+    /// Its UUID.
+    pub uuid: Uuid,
+    /// What it takes for itself.
+    pub claims: Vec<String>,
+}
+
 /// The index as it was found.
 #[derive(Debug, Default)]
-pub struct Index(HashMap<String, (Stamp, Uuid)>);
+pub struct Index(HashMap<String, Entry>);
 
 impl Index {
     /// Reads it; one that is not there, or is none, is empty.
@@ -63,51 +76,63 @@ impl Index {
         if lines.next() != Some(HEAD) {
             return Self::default();
         }
-        Self(lines.filter_map(parse).collect())
+        let entries = lines.filter_map(parse);
+        Self(entries.map(|entry| (entry.name.clone(), entry)).collect())
     }
 
-    /// The UUID of a definition that is still the one that was read.
-    pub fn uuid(&self, name: &str, stamp: Stamp) -> Option<Uuid> {
-        let (known, uuid) = self.0.get(name)?;
-        (*known == stamp).then_some(*uuid)
+    /// What is known of a definition that is still the one that was read.
+    pub fn take(&mut self, name: &str, stamp: Stamp) -> Option<Entry> {
+        self.0.remove(name).filter(|entry| entry.stamp == stamp)
     }
 
     /// Writes it anew with these entries.
     ///
     /// # Errors
     /// What the file system says; nothing depends on it.
-    pub fn write(path: &Path, entries: &[(String, Stamp, Uuid)]) -> Result<()> {
+    pub fn write(path: &Path, entries: &[Entry]) -> Result<()> {
         if let Some(folder) = path.parent() {
             atomic::create_dir(folder, 0o700)?;
         }
         let mut text = format!("{HEAD}\n");
-        for (name, stamp, uuid) in entries.iter().filter(|(_, stamp, _)| stamp.has_settled()) {
+        for entry in entries.iter().filter(|entry| entry.stamp.has_settled()) {
             let Stamp {
                 inode,
                 size,
                 changed: (seconds, nanoseconds),
-            } = stamp;
+            } = entry.stamp;
             // Writing to a string does not fail.
-            let _ = writeln!(
+            let _ = write!(
                 text,
-                "{inode} {size} {seconds} {nanoseconds} {} {name}",
-                uuid.simple()
+                "{inode} {size} {seconds} {nanoseconds} {} {}",
+                entry.uuid.simple(),
+                entry.name
             );
+            for claim in &entry.claims {
+                text.push('\t');
+                text.push_str(claim);
+            }
+            text.push('\n');
         }
         atomic::write_volatile(path, text.as_bytes())
     }
 }
 
-/// `inode size seconds nanoseconds uuid name`; a name may have spaces and no line break.
-fn parse(line: &str) -> Option<(String, (Stamp, Uuid))> {
-    let mut words = line.splitn(6, ' ');
+/// `inode size seconds nanoseconds uuid name`, then claims behind tabs. Names and claims may have
+/// spaces, and have no control characters.
+fn parse(line: &str) -> Option<Entry> {
+    let mut parts = line.split('\t');
+    let mut words = parts.next()?.splitn(6, ' ');
     let stamp = Stamp {
         inode: words.next()?.parse().ok()?,
         size: words.next()?.parse().ok()?,
         changed: (words.next()?.parse().ok()?, words.next()?.parse().ok()?),
     };
-    let uuid = Uuid::try_parse(words.next()?).ok()?;
-    Some((words.next()?.to_string(), (stamp, uuid)))
+    Some(Entry {
+        uuid: Uuid::try_parse(words.next()?).ok()?,
+        name: words.next()?.to_string(),
+        stamp,
+        claims: parts.map(str::to_string).collect(),
+    })
 }
 
 #[cfg(test)]
@@ -126,18 +151,26 @@ mod tests {
     fn an_entry_counts_for_the_very_file_that_was_read() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run/index");
-        let uuid = Uuid::from_u128(9);
+        let entry = |name: &str, stamp| Entry {
+            name: name.to_string(),
+            stamp,
+            uuid: Uuid::from_u128(9),
+            claims: vec!["/a b.img".into(), "52:54:00:00:00:01".into()],
+        };
+        // Written in the future, or just now: not entered.
         let entries = [
-            ("web 01".to_string(), stamp(1, 100), uuid),
-            // Written in the future, or just now: not entered.
-            ("new".to_string(), stamp(2, i64::MAX), uuid),
+            entry("web 01", stamp(1, 100)),
+            entry("new", stamp(2, i64::MAX)),
         ];
         Index::write(&path, &entries).unwrap();
-        let index = Index::read(&path);
-        assert_eq!(index.uuid("web 01", stamp(1, 100)), Some(uuid));
-        assert_eq!(index.uuid("web 01", stamp(1, 101)), None);
-        assert_eq!(index.uuid("web 01", stamp(3, 100)), None);
-        assert_eq!(index.uuid("new", stamp(2, i64::MAX)), None);
+        let read = || Index::read(&path);
+        assert_eq!(
+            read().take("web 01", stamp(1, 100)).as_ref(),
+            entries.first()
+        );
+        assert_eq!(read().take("web 01", stamp(1, 101)), None);
+        assert_eq!(read().take("web 01", stamp(3, 100)), None);
+        assert_eq!(read().take("new", stamp(2, i64::MAX)), None);
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub use lock::Lock;
 pub use writer::Writer;
 
 use crate::error::{Error, Kind, Result};
-use index::{Index, Stamp};
+use index::{Entry, Index, Stamp};
 use scan::Identity;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -76,12 +76,28 @@ pub struct Store {
 
 /// What a look at every definition found.
 #[derive(Debug, Default)]
-struct Look {
-    entries: Vec<(String, Stamp, Uuid)>,
+pub struct Survey {
+    entries: Vec<Entry>,
     /// Files that had to be read.
     opened: usize,
     /// Those of them that belong into the index.
     missing: usize,
+}
+
+impl Survey {
+    /// The name of the domain with this UUID.
+    pub fn name_of(&self, uuid: Uuid) -> Option<&str> {
+        let found = self.entries.iter().find(|entry| entry.uuid == uuid);
+        found.map(|entry| entry.name.as_str())
+    }
+
+    /// The first domain but `own` that takes this MAC address or image for itself.
+    pub fn claimant(&self, claim: &str, own: &str) -> Option<&str> {
+        let claims =
+            |entry: &&Entry| entry.name != own && entry.claims.iter().any(|known| known == claim);
+        let found = self.entries.iter().find(claims);
+        found.map(|entry| entry.name.as_str())
+    }
 }
 
 impl Store {
@@ -187,14 +203,17 @@ impl Store {
     /// # Errors
     /// As [`Store::names`]; a single unreadable file is left out.
     pub fn identities(&self) -> Result<Vec<(String, Uuid)>> {
-        let entries = self.look()?.entries.into_iter();
-        Ok(entries.map(|(name, _, uuid)| (name, uuid)).collect())
+        let entries = self.survey()?.entries.into_iter();
+        Ok(entries.map(|entry| (entry.name, entry.uuid)).collect())
     }
 
     /// Looks at every definition. Those that the index knows are not opened.
-    fn look(&self) -> Result<Look> {
-        let index = Index::read(&self.layout.index());
-        let mut look = Look::default();
+    ///
+    /// # Errors
+    /// As [`Store::names`]; a single unreadable file is left out.
+    pub fn survey(&self) -> Result<Survey> {
+        let mut index = Index::read(&self.layout.index());
+        let mut survey = Survey::default();
         for name in self.names()? {
             let path = self.layout.definition(&name);
             // The stamp is taken first: what is read then is this state of the file or a later one,
@@ -203,16 +222,22 @@ impl Store {
                 continue;
             };
             let stamp = Stamp::of(&metadata);
-            let uuid = index.uuid(&name, stamp).or_else(|| {
-                look.opened += 1;
-                look.missing += usize::from(stamp.has_settled());
-                let Identity { uuid, .. } = scan::identity(&read_limited(&path).ok()?);
-                Some(uuid.unwrap_or_else(|| scan::fallback_uuid(&name)))
+            let entry = index.take(&name, stamp).or_else(|| {
+                survey.opened += 1;
+                survey.missing += usize::from(stamp.has_settled());
+                let text = read_limited(&path).ok()?;
+                let Identity { uuid, .. } = scan::identity(&text);
+                Some(Entry {
+                    uuid: uuid.unwrap_or_else(|| scan::fallback_uuid(&name)),
+                    claims: scan::claims(&text),
+                    name,
+                    stamp,
+                })
             });
-            look.entries.extend(uuid.map(|uuid| (name, stamp, uuid)));
+            survey.entries.extend(entry);
         }
-        self.missing.store(look.missing, Ordering::Relaxed);
-        Ok(look)
+        self.missing.store(survey.missing, Ordering::Relaxed);
+        Ok(survey)
     }
 
     /// Writes the index anew when the last look found it wanting.
@@ -222,8 +247,8 @@ impl Store {
         }
         // Nothing depends on the index.
         let _ = self
-            .look()
-            .and_then(|look| Index::write(&self.layout.index(), &look.entries));
+            .survey()
+            .and_then(|survey| Index::write(&self.layout.index(), &survey.entries));
         self.missing.store(0, Ordering::Relaxed);
     }
 
@@ -232,11 +257,7 @@ impl Store {
     /// # Errors
     /// As [`Store::identities`].
     pub fn name_of(&self, uuid: Uuid) -> Result<Option<String>> {
-        let found = self.identities()?;
-        Ok(found
-            .into_iter()
-            .find(|(_, candidate)| *candidate == uuid)
-            .map(|(name, _)| name))
+        Ok(self.survey()?.name_of(uuid).map(str::to_string))
     }
 
     /// Whether a domain is started with the host.

@@ -107,14 +107,14 @@ fn the_index_is_never_believed_against_the_files() {
         let name = format!("d{number}");
         writer.put(&name, &text(&name, number as u128 + 1)).unwrap();
     }
-    assert_eq!(store.look().unwrap().opened, count);
+    assert_eq!(store.survey().unwrap().opened, count);
     // Files that were just written are not entered.
     store.refresh_index();
     assert!(!store.layout().index().exists());
     std::thread::sleep(Duration::from_secs(4));
-    assert_eq!(store.look().unwrap().missing, count);
+    assert_eq!(store.survey().unwrap().missing, count);
     store.refresh_index();
-    assert_eq!(store.look().unwrap().opened, 0);
+    assert_eq!(store.survey().unwrap().opened, 0);
     assert_eq!(store.name_of(uuid(7)).unwrap().as_deref(), Some("d7"));
     // Changed in place by somebody's editor, replaced, removed, added.
     fs::write(store.layout().definition("d7"), text("d7", 7007)).unwrap();
@@ -128,7 +128,7 @@ fn the_index_is_never_believed_against_the_files() {
     for gone in [7, 8, 9] {
         assert_eq!(store.name_of(uuid(gone)).unwrap(), None);
     }
-    assert_eq!(store.look().unwrap().opened, 3);
+    assert_eq!(store.survey().unwrap().opened, 3);
     fs::write(store.layout().index(), "nonsense").unwrap();
     assert_eq!(store.name_of(uuid(3)).unwrap().as_deref(), Some("d3"));
 }

@@ -73,9 +73,13 @@ pub fn run(args: &ManagerArgs) -> Result<()> {
         args.rounds, args.domains
     );
     compare(args, &makers, folder.path())?;
+    println!(
+        "\nvm daemon, idle: {:.1} MiB resident",
+        idle_daemon(&ours)? as f64 / 1024.0
+    );
     if let Some(theirs) = &theirs {
         println!(
-            "\nlibvirtd with {} domains: {} MiB resident; vm keeps no process",
+            "\nlibvirtd with {} domains: {} MiB resident; vm needs no process",
             args.domains,
             resident(theirs.daemon.id())? / 1024
         );
@@ -286,6 +290,8 @@ fn grow(args: &ManagerArgs, ours: &Ours) -> Result<()> {
         // A store from scratch: nothing of the last size is left.
         fs::remove_dir_all(&ours.root)?;
         ours.fill(&ours.root, 0..*size)?;
+        // A store at rest: what was written a moment ago is read again by everybody.
+        std::thread::sleep(Duration::from_secs(4));
         let mut columns = [(); 4].map(|()| Samples::default());
         let path = ours.root.join("one.xml");
         let file = path.display().to_string();
@@ -311,10 +317,26 @@ fn grow(args: &ManagerArgs, ours: &Ours) -> Result<()> {
     Ok(())
 }
 
+/// KiB that our daemon has in memory when it has nothing to do.
+fn idle_daemon(ours: &Ours) -> Result<u64> {
+    let mut command = ours.command(&["daemon"]);
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let mut daemon = command.stderr(Stdio::null()).spawn()?;
+    std::thread::sleep(Duration::from_secs(3));
+    let ended = daemon.try_wait()?;
+    let resident = resident(daemon.id());
+    daemon.kill()?;
+    daemon.wait()?;
+    match ended {
+        Some(status) => bail!("vm daemon ended with {status}"),
+        None => resident,
+    }
+}
+
 /// KiB that a process has in memory.
 fn resident(pid: u32) -> Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let number = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse().ok());
-    number.context("/proc does not tell the memory of libvirtd")
+    number.context("/proc does not tell the memory of a process")
 }
