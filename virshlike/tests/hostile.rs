@@ -111,6 +111,134 @@ fn a_hung_process_delays_nobody_for_long_and_can_be_destroyed() {
     world.ok(&["start", "a"]);
 }
 
+/// Runs `vm` to its end, which has to come by itself; `None` when it does not.
+fn ended(world: &World, arguments: &[&str]) -> Option<Output> {
+    use std::process::Stdio;
+    let mut command = world.command("timeout");
+    // Far more than any deadline of a verb: other commands on this machine take their time too.
+    command.args(["--signal=KILL", "300", "vm"]).args(arguments);
+    let output = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    output
+        .status
+        .code()
+        .is_some_and(|code| code != 137)
+        .then_some(output)
+}
+
+#[test]
+fn every_verb_has_a_deadline_for_a_process_that_hangs() {
+    let world = World::new();
+    let path = world.write_xml("a", "");
+    world.ok(&["define", path.to_str().unwrap()]);
+    world.ok(&["start", "a"]);
+    let uuid = world.ok(&["-q", "domuuid", "a"]);
+    let record = world.store(&format!("run/vm/{}/run.json", uuid.trim()));
+    let record: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(record).unwrap()).unwrap();
+    let pid = record["process"]["pid"].as_i64().unwrap();
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    // Those that need its answer say what they waited for; the others tell what they know.
+    let refused: &[&[&str]] = &[
+        &["dominfo", "a"],
+        &["domstats", "a"],
+        &["domcontrol", "a"],
+        &["domjobinfo", "a"],
+        &["domblkerror", "a"],
+        &["domblkstat", "a"],
+        &["dommemstat", "a"],
+        &["suspend", "a"],
+        &["resume", "a"],
+        &["shutdown", "a", "--wait", "1"],
+        &["reset", "a"],
+    ];
+    let told: &[&[&str]] = &[
+        &["list", "--all"],
+        &["domstate", "a", "--reason"],
+        &["dumpxml", "a"],
+        &["domblklist", "a"],
+        &["ttyconsole", "a"],
+        &["domid", "a"],
+        &["top", "--once", "--interval", "0.1"],
+        &["metrics"],
+        &["event", "a", "--timeout", "1"],
+        &["logs", "a"],
+    ];
+    std::thread::scope(|scope| {
+        for arguments in refused {
+            let world = &world;
+            scope.spawn(move || {
+                let output =
+                    ended(world, arguments).unwrap_or_else(|| panic!("{arguments:?} hangs"));
+                let (out, errors) = texts(&output);
+                assert_eq!(output.status.code(), Some(1), "{arguments:?}: {out}");
+                assert!(errors.contains("waited"), "{arguments:?}: {errors}");
+                assert!(errors.contains("'a'"), "{arguments:?}: {errors}");
+            });
+        }
+        for arguments in told {
+            let world = &world;
+            scope.spawn(move || {
+                let output =
+                    ended(world, arguments).unwrap_or_else(|| panic!("{arguments:?} hangs"));
+                let (_, errors) = texts(&output);
+                assert_eq!(output.status.code(), Some(0), "{arguments:?}: {errors}");
+            });
+        }
+    });
+    let list = world.ok(&["-q", "list", "--all"]);
+    assert!(list.contains("no state"), "{list}");
+    world.ok(&["destroy", "a"]);
+}
+
+#[test]
+fn files_that_come_and_go_are_missing_or_there() {
+    let world = World::new();
+    let image = world.path("disk.img");
+    std::fs::write(&image, vec![0; 1 << 20]).unwrap();
+    let disk = format!(
+        "<disk type='file'><driver type='raw'/><source file='{}'/><target dev='vda'/></disk>",
+        image.display()
+    );
+    let xml = world
+        .xml("a", "")
+        .replace("<devices>", &format!("<devices>{disk}"));
+    let file = world.path("a.xml");
+    std::fs::write(&file, xml).unwrap();
+    world.ok(&["define", file.to_str().unwrap()]);
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let seen = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let away = world.path("away");
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                std::fs::rename(&image, &away).unwrap();
+                std::fs::rename(&away, &image).unwrap();
+            }
+        });
+        let mut seen = Vec::new();
+        for _ in 0..30 {
+            let output = world.vm(&["start", "a"]);
+            let (_, errors) = texts(&output);
+            match output.status.code() {
+                Some(0) => {
+                    world.ok(&["destroy", "a"]);
+                }
+                Some(1) => assert!(errors.contains("disk.img"), "{errors}"),
+                code => panic!("{code:?}: {errors}"),
+            }
+            seen.push(output.status.code());
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        seen
+    });
+    println!("{seen:?}");
+    world.ok(&["start", "a"]);
+}
+
 #[test]
 fn a_killed_process_is_a_crash_and_starts_again() {
     let world = World::new();
