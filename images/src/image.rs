@@ -13,6 +13,7 @@ use crate::ops::map::{MapEntry, status};
 use crate::requests::{FreezeGuard, Requests};
 use crate::storage::lock::LockMode;
 use crate::storage::{self, Buffer, Cache, IoBuf, Storage};
+use crate::sync::lock;
 
 /// What a discard by the guest does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -253,6 +254,34 @@ impl Image {
         self.requests.set_active(false);
         self.unlock_all();
         Ok(())
+    }
+
+    /// Lets the calling thread itself copy what is written into the page cache: for tools, which
+    /// have nothing else to do meanwhile. Nothing changes for direct I/O.
+    pub fn write_blocking(&self) {
+        self.chain()
+            .iter()
+            .flat_map(Node::storages)
+            .for_each(Storage::set_blocking);
+    }
+
+    /// Reads an internal snapshot, by id or name, instead of the disk: from the next activation on.
+    ///
+    /// # Errors
+    /// An image that may be written, or whose format has no snapshots. That there is no such snapshot
+    /// shows at the activation.
+    pub fn read_snapshot(&self, wanted: &str) -> Result<()> {
+        match self.top_qcow2() {
+            Some(image) if self.options.read_only => {
+                *lock(&image.as_of) = Some(wanted.to_owned());
+                Ok(())
+            }
+            Some(_) => Err(Error::invalid("a snapshot can only be read")),
+            None => Err(Error::unsupported(
+                "internal snapshots of raw images",
+                "only qcow2 images have internal snapshots",
+            )),
+        }
     }
 
     /// Size of the virtual disk in bytes.

@@ -140,7 +140,7 @@ fn convert_there_and_back(
         ops::convert(&from, &to, &convert, &|_, _| {})
             .await
             .unwrap();
-        let same = ops::compare(&from, &to, true).await.unwrap();
+        let same = ops::compare(&from, &to, true, &|_, _| {}).await.unwrap();
         assert_eq!(
             same,
             Comparison::Identical {
@@ -352,7 +352,11 @@ fn maps_and_measures_agree_with_qemu() {
     );
     let image = active(&ex, &file, Format::Qcow2, true);
     let mut ours = Vec::new();
-    ex.block_on(async { ops::map(&image, |e| ours.push(e.clone())).await.unwrap() });
+    ex.block_on(async {
+        ops::map(&image, (0, u64::MAX), |e| ours.push(e.clone()))
+            .await
+            .unwrap()
+    });
     let text = must("qemu-img", &["map", "--output=json", path(&file)]);
     let theirs: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
     let at = |entries: &[serde_json::Value], offset: u64| {
@@ -482,7 +486,7 @@ fn differences_are_found_where_they_are() {
     let compare = |strict| {
         let x = active(&ex, &a, Format::Raw, true);
         let y = active(&ex, &b, Format::Raw, true);
-        ex.block_on(async { ops::compare(&x, &y, strict).await.unwrap() })
+        ex.block_on(async { ops::compare(&x, &y, strict, &|_, _| {}).await.unwrap() })
     };
     assert_eq!(compare(false), Comparison::Identical { sizes_differ: true });
     assert_eq!(compare(true), Comparison::SizesDiffer);

@@ -326,3 +326,125 @@ fn bitmaps_and_options_are_changed_with_qemu_imgs_words() {
     );
     assert!(qemu(dir, &["check", "a.qcow2"]).status.success());
 }
+
+#[test]
+fn a_snapshot_is_read_instead_of_the_disk() {
+    if !have_qemu() {
+        return;
+    }
+    let scratch = tempfile::tempdir().expect("a directory");
+    let dir = scratch.path();
+    let io = |command: &str| {
+        let output = Command::new("qemu-io")
+            .args(["-f", "qcow2", "-c", command, "d.qcow2"])
+            .current_dir(dir)
+            .output()
+            .expect("qemu-io runs");
+        assert!(output.status.success(), "{command}: {output:?}");
+    };
+    done(dir, &["create", "-f", "qcow2", "d.qcow2", "8M"]);
+    io("write -P 1 1M 1M");
+    done(dir, &["convert", "-O", "raw", "d.qcow2", "before.raw"]);
+    done(dir, &["snapshot", "-c", "first", "d.qcow2"]);
+    io("write -P 2 0 4M");
+    done(dir, &["resize", "d.qcow2", "9M"]);
+    for name in ["first", "1", "snapshot.name=first"] {
+        done(
+            dir,
+            &["convert", "-l", name, "-O", "raw", "d.qcow2", "out.raw"],
+        );
+        let ours = std::fs::read(dir.join("out.raw")).expect("a copy");
+        assert!(ours == std::fs::read(dir.join("before.raw")).expect("a copy"));
+    }
+    let sizes = done(dir, &["measure", "-O", "qcow2", "-l", "first", "d.qcow2"]);
+    assert!(sizes.starts_with("required size: 1376256\n"), "{sizes}");
+    let none = vm(dir, &["convert", "-l", "second", "d.qcow2", "none.raw"]);
+    let said = String::from_utf8_lossy(&none.stderr).into_owned();
+    assert!(!none.status.success() && said.contains("second"), "{said}");
+    assert!(!dir.join("none.raw").exists());
+}
+
+#[test]
+fn parts_of_images_are_copied_and_mapped_as_qemu_img_does() {
+    if !have_qemu() {
+        return;
+    }
+    let scratch = tempfile::tempdir().expect("a directory");
+    let dir = scratch.path();
+    let bytes: Vec<u8> = (0..3_000_000u32)
+        .map(|i| {
+            if i / 65536 % 3 == 0 {
+                0
+            } else {
+                (i % 251) as u8
+            }
+        })
+        .collect();
+    std::fs::write(dir.join("s.raw"), &bytes).expect("a source");
+    done(
+        dir,
+        &["convert", "-f", "raw", "-O", "qcow2", "s.raw", "s.qcow2"],
+    );
+    for words in [
+        &["bs=64k", "count=5"][..],
+        &["bs=1M", "skip=1"],
+        &["skip=3", "count=1000", "bs=1k"],
+        &["bs=512"],
+    ] {
+        let mut ours = vec![
+            "dd",
+            "-f",
+            "qcow2",
+            "-O",
+            "raw",
+            "if=s.qcow2",
+            "of=ours.raw",
+        ];
+        let mut theirs = vec![
+            "dd",
+            "-f",
+            "qcow2",
+            "-O",
+            "raw",
+            "if=s.qcow2",
+            "of=theirs.raw",
+        ];
+        ours.extend(words);
+        theirs.extend(words);
+        done(dir, &ours);
+        let output = qemu(dir, &theirs);
+        assert!(output.status.success(), "{output:?}");
+        let read = |name: &str| std::fs::read(dir.join(name)).expect("a copy");
+        assert!(read("ours.raw") == read("theirs.raw"), "{words:?}");
+    }
+    if speaks_as_ours(dir) {
+        for range in [
+            &["--start-offset", "128k", "--max-length", "1M"][..],
+            &["--start-offset", "1M"],
+            &["--max-length", "64k"],
+        ] {
+            let mut arguments = vec!["map", "--output", "json", "-f", "qcow2"];
+            arguments.extend(range);
+            arguments.push("s.qcow2");
+            let parsed = |output: &Output| -> serde_json::Value {
+                serde_json::from_slice(&output.stdout).expect("JSON")
+            };
+            let (ours, theirs) = (vm(dir, &arguments), qemu(dir, &arguments));
+            assert_eq!(parsed(&ours), parsed(&theirs), "{range:?}");
+        }
+    }
+    // Slowly, past the page cache, and with what is read one sector at a time.
+    done(
+        dir,
+        &[
+            "convert", "-r", "100M", "-T", "none", "-t", "none", "-f", "raw", "s.raw", "r.raw",
+        ],
+    );
+    done(
+        dir,
+        &["convert", "--salvage", "-f", "raw", "s.raw", "v.raw"],
+    );
+    for copy in ["r.raw", "v.raw"] {
+        done(dir, &["compare", "-p", "-T", "none", "-s", "s.raw", copy]);
+    }
+}

@@ -25,6 +25,7 @@ mod ring;
 mod task;
 mod threads;
 mod timer;
+mod window;
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -41,6 +42,7 @@ use op::{OpFuture, OpTable, Readiness};
 use ring::Ring;
 use task::{MAIN, Remote, Tasks};
 use threads::Pool;
+pub(crate) use window::Window;
 
 /// How file operations reach the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

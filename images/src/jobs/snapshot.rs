@@ -2,6 +2,7 @@
 use super::Phase;
 use super::control::{Control, Outcome};
 use crate::error::{Error, Result};
+use crate::format::qcow2::snapshot::find;
 use crate::image::{DiscardMode, Image};
 
 /// Deletes an internal snapshot by id or name. It is gone at once; what it alone referred to
@@ -27,7 +28,7 @@ async fn run(image: &Image, wanted: &str, control: &Control) -> Result<Outcome> 
         let format = image
             .top_qcow2()
             .ok_or_else(|| Error::invalid("only qcow2 images have internal snapshots"))?;
-        let at = crate::ops::snapshot::find(&format.snapshots()?, wanted)?;
+        let at = find(&format.snapshots()?, wanted)?;
         let deletion = format.begin_deletion(at).await?;
         (format, deletion)
     };

@@ -1,6 +1,10 @@
 //! Comparing the content of two images.
+use std::cell::Cell;
+
 use crate::error::Result;
+use crate::exec::Window;
 use crate::image::Image;
+use crate::ops::buffers::Buffers;
 use crate::ops::map::status;
 
 /// How two images compare.
@@ -20,20 +24,34 @@ pub enum Comparison {
     SizesDiffer,
 }
 
-const STEP: u64 = 2 << 20;
+/// Bytes of one step. Small enough to stay in the processor's cache, of both.
+const STEP: u64 = 256 << 10;
+/// Steps at a time.
+const IN_FLIGHT: usize = 8;
 
-/// Compares two active images. With `strict`, different sizes are a difference.
+/// Compares two active images. With `strict`, different sizes are a difference. `progress` gets
+/// bytes done and in total.
 ///
 /// # Errors
 /// A failed read.
-pub async fn compare(a: &Image, b: &Image, strict: bool) -> Result<Comparison> {
+pub async fn compare(
+    a: &Image,
+    b: &Image,
+    strict: bool,
+    progress: &dyn Fn(u64, u64),
+) -> Result<Comparison> {
     let (len_a, len_b) = (a.virtual_size(), b.virtual_size());
     if strict && len_a != len_b {
         return Ok(Comparison::SizesDiffer);
     }
     let both = len_a.min(len_b);
+    // The first difference of all; the steps before it have begun when it is found.
+    let found: Cell<Option<u64>> = Cell::new(None);
+    let buffers = Buffers::new(STEP);
+    let mut window = Window::new(IN_FLIGHT);
     let mut at = 0;
-    while at < both {
+    while at < both && found.get().is_none() {
+        progress(at, len_a.max(len_b));
         let (x, y) = (
             status(&a.chain(), at, both - at).await?,
             status(&b.chain(), at, both - at).await?,
@@ -44,18 +62,19 @@ pub async fn compare(a: &Image, b: &Image, strict: bool) -> Result<Comparison> {
             continue;
         }
         let n = n.min(STEP);
-        let left = a.read_bytes(at, n as usize).await?;
-        let right = b.read_bytes(at, n as usize).await?;
-        if left[..] != right[..] {
-            return Ok(Comparison::Differs {
-                offset: at + first_difference(&left, &right),
-            });
-        }
+        window
+            .push(Box::pin(compare_step((a, b), (at, n), &buffers, &found)))
+            .await?;
         at += n;
+    }
+    window.finish().await?;
+    if let Some(offset) = found.get() {
+        return Ok(Comparison::Differs { offset });
     }
     let longer = if len_a > len_b { a } else { b };
     let end = len_a.max(len_b);
     while at < end {
+        progress(at, end);
         let entry = status(&longer.chain(), at, end - at).await?;
         let n = entry
             .length
@@ -74,6 +93,24 @@ pub async fn compare(a: &Image, b: &Image, strict: bool) -> Result<Comparison> {
     Ok(Comparison::Identical {
         sizes_differ: len_a != len_b,
     })
+}
+
+async fn compare_step(
+    (a, b): (&Image, &Image),
+    (at, len): (u64, u64),
+    buffers: &Buffers,
+    found: &Cell<Option<u64>>,
+) -> Result<()> {
+    let left = buffers.read(a, at, len).await?;
+    let right = buffers.read(b, at, len).await?;
+    let (x, y) = (left.get(..len as usize), right.get(..len as usize));
+    if x != y {
+        let here = at + first_difference(x.unwrap_or_default(), y.unwrap_or_default());
+        found.set(Some(found.get().map_or(here, |before| before.min(here))));
+    }
+    buffers.give(left);
+    buffers.give(right);
+    Ok(())
 }
 
 fn first_difference(a: &[u8], b: &[u8]) -> u64 {

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec;
@@ -11,7 +12,7 @@ use crate::format::qcow2::compress::pack;
 use crate::format::qcow2::header::Compression;
 use crate::image::Image;
 use crate::ops::map::status;
-use crate::storage::{IoBuf, lend};
+use crate::storage::{IoBuf, lend, slice};
 use crate::sync::lock;
 
 /// How to copy.
@@ -27,22 +28,46 @@ pub struct ConvertOptions {
     pub sparse: u64,
     /// The target reads as zeroes: it is new.
     pub target_is_zero: bool,
+    /// What cannot be read of the source becomes zero, instead of ending the copy.
+    pub salvage: bool,
+    /// The copy begins so many bytes into the source.
+    pub skip: u64,
+    /// Bytes that are copied at most.
+    pub limit: u64,
+    /// Bytes per second that are written at most; 0 means no limit.
+    pub rate: u64,
 }
 
 impl Default for ConvertOptions {
     fn default() -> ConvertOptions {
         ConvertOptions {
             compress: false,
-            depth: 16,
+            depth: 8,
             threads: 0,
             sparse: 4096,
             target_is_zero: true,
+            salvage: false,
+            skip: 0,
+            limit: u64::MAX,
+            rate: 0,
         }
     }
 }
 
-/// Bytes of one step without compression.
-const STEP: u64 = 1 << 20;
+/// Bytes of one step without compression. Small enough that what was read is still in the
+/// processor's cache when it is written.
+const STEP: u64 = 256 << 10;
+
+impl ConvertOptions {
+    /// Bytes that are copied of a source.
+    fn total(&self, source: &Image) -> u64 {
+        let rest = source.virtual_size().saturating_sub(self.skip);
+        rest.min(self.limit)
+    }
+}
+
+/// The unit in which a damaged source is read.
+const SECTOR: u64 = 512;
 
 /// What the streams of requests share.
 struct Copy {
@@ -56,6 +81,9 @@ struct Copy {
     error: RefCell<Option<Error>>,
     waiter: RefCell<Option<Waker>>,
     packers: Option<Packers>,
+    begin: Instant,
+    /// Bytes that were counted against the rate.
+    paced: Cell<u64>,
 }
 
 /// Copies an active image into an active, writable one that is at least as large. `progress` gets
@@ -69,10 +97,10 @@ pub async fn convert(
     options: &ConvertOptions,
     progress: &dyn Fn(u64, u64),
 ) -> Result<()> {
-    let total = source.virtual_size();
+    let total = options.total(source);
     if target.virtual_size() < total {
         return Err(Error::invalid(format!(
-            "the target has {} bytes, the source {total}",
+            "the target has {} bytes, what is copied {total}",
             target.virtual_size()
         )));
     }
@@ -98,6 +126,8 @@ pub async fn convert(
         error: RefCell::default(),
         waiter: RefCell::default(),
         packers,
+        begin: Instant::now(),
+        paced: Cell::new(0),
     });
     for _ in 0..options.depth.clamp(1, 256) {
         copy.running.set(copy.running.get() + 1);
@@ -135,7 +165,8 @@ impl Copy {
     }
 
     async fn stream(&self) -> Result<()> {
-        let total = self.source.virtual_size();
+        let total = self.options.total(&self.source);
+        let mut buf = IoBuf::zeroed(self.unit as usize);
         while self.error.borrow().is_none() {
             let at = self.next.get();
             if at >= total {
@@ -143,7 +174,7 @@ impl Copy {
             }
             let len = self.unit.min(total - at);
             self.next.set(at + len);
-            self.step(at, len).await?;
+            buf = self.step(at, len, buf).await?;
             self.done.set(self.done.get() + len);
             self.wake();
         }
@@ -151,24 +182,54 @@ impl Copy {
     }
 
     /// Copies one step: what the source's metadata calls zero is not read.
-    async fn step(&self, from: u64, len: u64) -> Result<()> {
+    async fn step(&self, from: u64, len: u64, mut buf: IoBuf) -> Result<IoBuf> {
         let end = from + len;
         if self.packers.is_some() {
-            return self.step_packed(from, len).await;
+            return self.step_packed(from, len, buf).await;
         }
         let mut at = from;
         while at < end {
-            let entry = status(&self.source.chain(), at, end - at).await?;
+            let entry = status(&self.source.chain(), self.options.skip + at, end - at).await?;
             let n = entry.length.clamp(1, end - at);
             if entry.zero {
                 self.zeroes(at, n).await?;
             } else {
-                let bytes = self.source.read_bytes(at, n as usize).await?;
-                self.data(at, bytes).await?;
+                buf = self.read(at, n, buf).await?;
+                buf = self.data(at, n, buf).await?;
             }
             at += n;
         }
-        Ok(())
+        Ok(buf)
+    }
+
+    /// Reads into the beginning of a buffer. With `salvage`, what cannot be read is zero.
+    async fn read(&self, at: u64, len: u64, buf: IoBuf) -> Result<IoBuf> {
+        let from = self.options.skip + at;
+        let piece = async |bufs: &[_]| self.source.read(from, &slice(bufs, 0, len)).await;
+        match lend(buf, piece).await {
+            Err(error) if self.options.salvage => {
+                tracing::warn!(%error, at, len, "what cannot be read becomes zero");
+                self.salvage(at, len).await
+            }
+            result => result,
+        }
+    }
+
+    /// Reads sector by sector what can be read.
+    async fn salvage(&self, at: u64, len: u64) -> Result<IoBuf> {
+        let mut whole = IoBuf::zeroed(self.unit as usize);
+        let from = self.options.skip + at;
+        let mut done = 0;
+        while done < len {
+            let n = SECTOR.min(len - done);
+            if let Ok(bytes) = self.source.read_bytes(from + done, n as usize).await
+                && let Some(target) = whole.get_mut(done as usize..(done + n) as usize)
+            {
+                target.copy_from_slice(&bytes);
+            }
+            done += n;
+        }
+        Ok(whole)
     }
 
     async fn zeroes(&self, at: u64, len: u64) -> Result<()> {
@@ -179,54 +240,72 @@ impl Copy {
     }
 
     /// Writes what was read, without its longer runs of zeroes.
-    async fn data(&self, at: u64, bytes: IoBuf) -> Result<()> {
+    async fn data(&self, at: u64, len: u64, bytes: IoBuf) -> Result<IoBuf> {
         let sparse = self.options.sparse as usize;
-        if sparse == 0 {
-            return self.target.write_bytes(at, bytes).await;
-        }
-        let runs = runs(&bytes, sparse);
-        if let [(false, _)] = runs.as_slice() {
-            return self.target.write_bytes(at, bytes).await;
-        }
+        let found = match sparse {
+            0 => vec![(false, len as usize)],
+            _ => runs(bytes.get(..len as usize).unwrap_or_default(), sparse),
+        };
         let mut offset = 0u64;
         let mut buf = bytes;
-        for (zero, len) in runs {
+        for (zero, len) in found {
             let here = at + offset;
             if zero {
                 self.zeroes(here, len as u64).await?;
             } else {
+                self.pace(len as u64).await;
                 buf = lend(buf, async |bufs| {
-                    let part = crate::storage::slice(bufs, offset, len as u64);
+                    let part = slice(bufs, offset, len as u64);
                     self.target.write(here, &part).await
                 })
                 .await?;
             }
             offset += len as u64;
         }
-        Ok(())
+        Ok(buf)
     }
 
-    async fn step_packed(&self, at: u64, len: u64) -> Result<()> {
-        let entry = status(&self.source.chain(), at, len).await?;
+    async fn step_packed(&self, at: u64, len: u64, buf: IoBuf) -> Result<IoBuf> {
+        let entry = status(&self.source.chain(), self.options.skip + at, len).await?;
         if entry.zero && entry.length >= len {
-            return self.zeroes(at, len).await;
+            self.zeroes(at, len).await?;
+            return Ok(buf);
         }
-        let bytes = self.source.read_bytes(at, len as usize).await?;
-        if bytes.iter().all(|&b| b == 0) {
-            return self.zeroes(at, len).await;
+        let mut whole = self.read(at, len, buf).await?;
+        // The last cluster of the disk is packed as a whole.
+        if let Some(rest) = whole.get_mut(len as usize..) {
+            rest.fill(0);
+        }
+        if is_zero(&whole) {
+            self.zeroes(at, len).await?;
+            return Ok(whole);
         }
         let Some(packers) = &self.packers else {
-            return Ok(());
+            return Ok(whole);
         };
-        // The last cluster of the disk is packed as a whole.
-        let mut whole = IoBuf::zeroed(self.unit as usize);
-        if let Some(target) = whole.get_mut(..bytes.len()) {
-            target.copy_from_slice(&bytes);
+        self.pace(len).await;
+        let (whole, packed) = packers.pack(whole).await?;
+        match packed {
+            Some(packed) => {
+                self.target.write_compressed(at, &packed).await?;
+                Ok(whole)
+            }
+            None => {
+                let piece = async |bufs: &[_]| self.target.write(at, &slice(bufs, 0, len)).await;
+                lend(whole, piece).await
+            }
         }
-        match packers.pack(whole).await {
-            Some(packed) => self.target.write_compressed(at, &packed).await,
-            None => self.target.write_bytes(at, bytes).await,
+    }
+
+    /// Waits until so many bytes more may be written at the rate that is wanted.
+    async fn pace(&self, len: u64) {
+        if self.options.rate == 0 {
+            return;
         }
+        let paced = self.paced.get().saturating_add(len);
+        self.paced.set(paced);
+        let due = Duration::from_secs_f64(paced as f64 / self.options.rate as f64);
+        exec::sleep(due.saturating_sub(self.begin.elapsed())).await;
     }
 }
 
@@ -262,8 +341,8 @@ struct Answer {
 
 #[derive(Default)]
 struct AnswerState {
-    /// There when the work is done; what is in it is None if packing did not pay.
-    packed: Option<Option<Vec<u8>>>,
+    /// There when the work is done: the cluster, and what it packs to if that pays.
+    packed: Option<(IoBuf, Option<Vec<u8>>)>,
     waiter: Option<Waker>,
 }
 
@@ -291,16 +370,16 @@ impl Packers {
         Ok(Packers { jobs })
     }
 
-    /// The packed cluster, or None if packing does not make it smaller.
-    async fn pack(&self, bytes: IoBuf) -> Option<Vec<u8>> {
+    /// The cluster back, and packed; None if packing does not make it smaller.
+    async fn pack(&self, bytes: IoBuf) -> Result<(IoBuf, Option<Vec<u8>>)> {
         let answer = Arc::new(Answer::default());
         self.jobs
             .send(Job {
                 bytes,
                 answer: answer.clone(),
             })
-            .ok()?;
-        std::future::poll_fn(|cx| {
+            .map_err(|_| Error::new(ErrorKind::Io(None), "the threads that compress are gone"))?;
+        let done = std::future::poll_fn(|cx| {
             let mut state = lock(&answer.state);
             match state.packed.take() {
                 Some(packed) => std::task::Poll::Ready(packed),
@@ -309,8 +388,8 @@ impl Packers {
                     std::task::Poll::Pending
                 }
             }
-        })
-        .await
+        });
+        Ok(done.await)
     }
 }
 
@@ -322,7 +401,7 @@ fn work(kind: Compression, queue: &Mutex<Receiver<Job>>) {
         let packed = packer.pack(&job.bytes);
         let waker = {
             let mut state = lock(&job.answer.state);
-            state.packed = Some(packed);
+            state.packed = Some((job.bytes, packed));
             state.waiter.take()
         };
         if let Some(waker) = waker {

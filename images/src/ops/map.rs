@@ -30,14 +30,19 @@ pub struct MapEntry {
     pub offset: Option<u64>,
 }
 
-/// Maps what [`access`](crate::access) would read, without reading it.
+/// Maps what [`access`](crate::access) would read from `start` to `end`, in bytes, without reading
+/// it.
 ///
 /// # Errors
 /// A mapping that cannot be; a failed read of metadata.
-pub async fn map(image: &Image, mut each: impl FnMut(&MapEntry)) -> Result<()> {
-    let size = image.virtual_size();
+pub async fn map(
+    image: &Image,
+    (start, end): (u64, u64),
+    mut each: impl FnMut(&MapEntry),
+) -> Result<()> {
+    let size = image.virtual_size().min(end);
     let mut pending: Option<MapEntry> = None;
-    let mut at = 0;
+    let mut at = start;
     while at < size {
         let entry = status(&image.chain(), at, size - at).await?;
         at += entry.length.max(1);

@@ -5,6 +5,7 @@
 pub mod amend;
 pub mod bench;
 pub mod bitmap;
+mod buffers;
 pub mod check;
 pub mod compare;
 pub mod convert;

@@ -2,15 +2,20 @@
 use std::fs::File;
 
 use crate::error::{Error, Result};
+use crate::exec::Window;
 use crate::format::qcow2::{self, Qcow2};
 use crate::image::Image;
 use crate::node::Node;
+use crate::ops::buffers::Buffers;
 use crate::ops::create::Backing;
 use crate::ops::map::status;
 use crate::storage::lock::LockMode;
 use crate::storage::{Cache, Storage};
 
-const STEP: u64 = 1 << 20;
+/// Bytes of one step.
+const STEP: u64 = 512 << 10;
+/// Steps at a time.
+const IN_FLIGHT: usize = 8;
 
 /// Writes another backing file name into an image that nobody uses, and looks at no data: the
 /// disk reads differently unless the new file has what the old one had.
@@ -37,16 +42,20 @@ pub async fn rebase(image: &Image, new: Option<&Image>, progress: &dyn Fn(u64, u
     let size = image.virtual_size();
     let chain = image.chain();
     let below = chain.get(1..).unwrap_or_default();
+    let buffers = Buffers::new(STEP);
+    let mut window = Window::new(IN_FLIGHT);
     let mut at = 0;
     while at < size {
         progress(at, size);
         let entry = status(&image.chain(), at, (size - at).min(STEP)).await?;
         let n = entry.length.max(1);
         if entry.depth > 0 || !entry.present {
-            keep_difference(image, (below, new), at, n).await?;
+            let part = keep_difference(image, (below, new), (at, n), &buffers);
+            window.push(Box::pin(part)).await?;
         }
         at += n;
     }
+    window.finish().await?;
     progress(size, size);
     image.flush().await
 }
@@ -55,8 +64,8 @@ pub async fn rebase(image: &Image, new: Option<&Image>, progress: &dyn Fn(u64, u
 async fn keep_difference(
     image: &Image,
     (below, new): (&[Node], Option<&Image>),
-    at: u64,
-    len: u64,
+    (at, len): (u64, u64),
+    buffers: &Buffers,
 ) -> Result<()> {
     let unit = image.cluster_size().map_or(STEP, |(cluster, _)| cluster);
     let new_chain = new.map(Image::chain);
@@ -68,22 +77,39 @@ async fn keep_difference(
     if old_zero && new_zero {
         return Ok(());
     }
+    let mut old = buffers.read_chain(below, at, len).await?;
+    let there = if new_zero {
+        None
+    } else {
+        Some(buffers.read_chain(new_chain, at, len).await?)
+    };
+    // Runs of clusters that differ become one write each.
+    let differs = |from: u64, to: u64| {
+        let range = from as usize..to as usize;
+        let mine = old.get(range.clone()).unwrap_or_default();
+        match &there {
+            None => mine.iter().any(|&b| b != 0),
+            Some(bytes) => bytes.get(range).is_none_or(|other| mine != other),
+        }
+    };
+    let mut changed: Vec<(u64, u64)> = Vec::new();
     let mut done = 0;
     while done < len {
-        let here = at + done;
-        let n = (unit - here % unit).min(len - done);
-        let old = read(below, here, n).await?;
-        let there = read(new_chain, here, n).await?;
-        if old[..] != there[..] {
-            image.write_bytes(here, old).await?;
+        let end = len.min(done + unit - (at + done) % unit);
+        if differs(done, end) {
+            match changed.last_mut() {
+                Some((_, last)) if *last == done => *last = end,
+                _ => changed.push((done, end)),
+            }
         }
-        done += n;
+        done = end;
     }
+    for (from, to) in changed {
+        old = Buffers::write(image, at + from, old, (from, to - from)).await?;
+    }
+    buffers.give(old);
+    there.into_iter().for_each(|buf| buffers.give(buf));
     Ok(())
-}
-
-async fn read(chain: &[Node], at: u64, len: u64) -> Result<crate::storage::IoBuf> {
-    crate::storage::fill_owned(len, async |bufs| crate::access::read(chain, at, bufs).await).await
 }
 
 /// Copies what the topmost layer of `top` has into `base`, which is opened and active by itself
@@ -96,6 +122,8 @@ pub async fn commit(top: &Image, base: &Image, progress: &dyn Fn(u64, u64)) -> R
     if base.virtual_size() < size {
         crate::ops::resize(base, size).await?;
     }
+    let buffers = Buffers::new(STEP);
+    let mut window = Window::new(IN_FLIGHT);
     let mut at = 0;
     while at < size {
         progress(at, size);
@@ -103,16 +131,31 @@ pub async fn commit(top: &Image, base: &Image, progress: &dyn Fn(u64, u64)) -> R
         let n = entry.length.max(1);
         if entry.present && entry.depth == 0 {
             if entry.zero {
-                base.write_zeroes(at, n, true).await?;
-            } else {
-                base.write_bytes(at, top.read_bytes(at, n as usize).await?)
+                window
+                    .push(Box::pin(base.write_zeroes(at, n, true)))
                     .await?;
+            } else {
+                let part = move_down(top, base, (at, n), &buffers);
+                window.push(Box::pin(part)).await?;
             }
         }
         at += n;
     }
+    window.finish().await?;
     progress(size, size);
     base.flush().await
+}
+
+async fn move_down(
+    top: &Image,
+    base: &Image,
+    (at, len): (u64, u64),
+    buffers: &Buffers,
+) -> Result<()> {
+    let bytes = buffers.read(top, at, len).await?;
+    let bytes = Buffers::write(base, at, bytes, (0, len)).await?;
+    buffers.give(bytes);
+    Ok(())
 }
 
 /// Drops everything that the topmost layer of an active image has: after a [`commit`], so that

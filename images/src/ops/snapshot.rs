@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::error::{Error, Result};
 use crate::format::qcow2::Qcow2;
-use crate::format::qcow2::snapshot::Snapshot;
+use crate::format::qcow2::snapshot::{Snapshot, find};
 use crate::image::{DiscardMode, Image};
 use crate::ops::info::SnapshotInfo;
 
@@ -15,18 +15,6 @@ fn qcow2(image: &Image) -> Result<Arc<Qcow2>> {
             "only qcow2 images have internal snapshots",
         )
     })
-}
-
-pub(crate) fn find(snapshots: &[Snapshot], wanted: &str) -> Result<usize> {
-    // An id before a name, as QEMU's tools do.
-    let by_id = snapshots.iter().position(|s| s.id_text() == wanted);
-    by_id
-        .or_else(|| snapshots.iter().position(|s| s.name_text() == wanted))
-        .ok_or_else(|| {
-            Error::invalid(format!(
-                "there is no snapshot with the id or name {wanted:?}"
-            ))
-        })
 }
 
 /// The snapshots of an image.

@@ -58,6 +58,8 @@ pub(crate) struct FileStorage {
     regular: bool,
     writable: bool,
     direct: bool,
+    /// Writes through the page cache are made by the calling thread.
+    blocking: AtomicBool,
     ignore_flush: bool,
     offset_align: u32,
     memory_align: u32,
@@ -91,6 +93,7 @@ impl FileStorage {
             regular: kind.is_file(),
             writable: flags & libc::O_ACCMODE != libc::O_RDONLY,
             direct: false,
+            blocking: AtomicBool::new(false),
             ignore_flush: cache == Cache::Unsafe,
             offset_align: 1,
             memory_align: 1,
@@ -199,6 +202,9 @@ impl FileStorage {
             }
         }
         let skip = (offset - start) as usize;
+        if skip == 0 && buf.len() == len {
+            return Ok(buf);
+        }
         let wanted = buf.get(skip..skip + len).unwrap_or_default();
         Ok(IoBuf::from(wanted))
     }
@@ -289,6 +295,40 @@ impl FileStorage {
         Ok(())
     }
 
+    /// Lets the calling thread itself copy into the page cache: for programs that have nothing else
+    /// to do meanwhile, since another thread of the kernel costs more than the copy.
+    pub(crate) fn set_blocking(&self) {
+        self.blocking.store(true, Ordering::Relaxed);
+    }
+
+    fn write_blocking(&self, offset: u64, bufs: &[Buffer]) -> Result<()> {
+        let len = buffer::total(bufs);
+        offset.checked_add(len).ok_or_else(|| beyond_file(offset))?;
+        let mut done = 0;
+        while done < len {
+            let at = offset + done;
+            let result = if done == 0 {
+                sys::pwritev(self.file.as_fd(), bufs, at)
+            } else {
+                sys::pwritev(
+                    self.file.as_fd(),
+                    &buffer::slice(bufs, done, len - done),
+                    at,
+                )
+            };
+            match result {
+                Ok(0) => {
+                    let error = io::Error::from_raw_os_error(libc::EIO);
+                    return Err(self.failed("write", at, &error));
+                }
+                Ok(n) => done += n as u64,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(self.failed("write", at, &e)),
+            }
+        }
+        Ok(())
+    }
+
     /// The next pieces that fit one operation; aligned like the whole.
     fn next_part(&self, bufs: &[Buffer], done: u64, len: u64) -> Vec<Buffer> {
         let mut part = buffer::slice(bufs, done, (len - done).min(MAX_TRANSFER));
@@ -340,6 +380,9 @@ impl FileStorage {
 
     pub(crate) async fn write(&self, offset: u64, bufs: &[Buffer]) -> Result<()> {
         if !self.direct {
+            if self.blocking.load(Ordering::Relaxed) && bufs.len() <= MAX_PIECES {
+                return self.write_blocking(offset, bufs);
+            }
             return self.transfer(offset, bufs, true).await;
         }
         let end = offset

@@ -146,6 +146,13 @@ impl Storage {
         self.write(offset, gather.pieces()).await
     }
 
+    /// Lets the calling thread itself write to the page cache.
+    pub(crate) fn set_blocking(&self) {
+        if let Storage::File(f) = self {
+            f.0.set_blocking();
+        }
+    }
+
     /// Makes everything that was written before durable.
     pub(crate) async fn sync(&self) -> Result<()> {
         match self {

@@ -1,4 +1,5 @@
 //! Compressed clusters: unpacking, and a small memory of what was unpacked last.
+use std::cell::RefCell;
 use std::sync::{Arc, Mutex};
 
 use flate2::{Decompress, FlushDecompress, Status};
@@ -93,7 +94,26 @@ pub(crate) fn unpack(kind: Compression, packed: &[u8], cluster: usize) -> Result
     Ok(out)
 }
 
+thread_local! {
+    /// What unpacking needs beside the data, used again for every cluster.
+    static INFLATE: RefCell<libdeflater::Decompressor> =
+        RefCell::new(libdeflater::Decompressor::new());
+    static UNZSTD: RefCell<Option<Decoder<'static>>> = RefCell::new(Decoder::new().ok());
+}
+
 fn inflate(packed: &[u8], out: &mut [u8]) -> Result<usize> {
+    // The quick way reads streams that end where the cluster does, as they all should.
+    let quick = INFLATE.try_with(|z| z.borrow_mut().deflate_decompress(packed, out));
+    if let Ok(Ok(n)) = quick
+        && n == out.len()
+    {
+        return Ok(n);
+    }
+    inflate_slowly(packed, out)
+}
+
+/// Takes what comes before the stream breaks off.
+fn inflate_slowly(packed: &[u8], out: &mut [u8]) -> Result<usize> {
     // A raw deflate stream; a full window reads the streams of every writer.
     let mut z = Decompress::new(false);
     loop {
@@ -113,7 +133,20 @@ fn inflate(packed: &[u8], out: &mut [u8]) -> Result<usize> {
 
 fn unzstd(packed: &[u8], out: &mut [u8]) -> Result<usize> {
     let fail = |e: std::io::Error| Error::corrupt(format!("zstd: {e}"));
-    let mut decoder = Decoder::new().map_err(fail)?;
+    let kept = UNZSTD.try_with(|kept| kept.borrow_mut().take());
+    let mut decoder = match kept.ok().flatten() {
+        Some(decoder) => decoder,
+        None => Decoder::new().map_err(fail)?,
+    };
+    decoder.reinit().map_err(fail)?;
+    let done = unzstd_with(&mut decoder, packed, out)?;
+    // At the end of a thread it is dropped instead.
+    let _ = UNZSTD.try_with(|kept| *kept.borrow_mut() = Some(decoder));
+    Ok(done)
+}
+
+fn unzstd_with(decoder: &mut Decoder<'_>, packed: &[u8], out: &mut [u8]) -> Result<usize> {
+    let fail = |e: std::io::Error| Error::corrupt(format!("zstd: {e}"));
     let mut input = InBuffer::around(packed);
     let mut output = OutBuffer::around(out);
     loop {
@@ -144,7 +177,8 @@ pub(crate) mod pack {
         pub(crate) fn new(kind: Compression) -> Packer {
             let kind = match kind {
                 Compression::Zlib => {
-                    let level = libdeflater::CompressionLvl::new(3);
+                    // On clusters its lowest level packs as well as zlib's default.
+                    let level = libdeflater::CompressionLvl::new(1);
                     let level = level.unwrap_or_default();
                     Engine::Zlib(libdeflater::Compressor::new(level))
                 }
@@ -159,6 +193,9 @@ pub(crate) mod pack {
         /// The packed bytes, or None if they would not be at least a sector shorter.
         pub(crate) fn pack(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
             let most = bytes.len().checked_sub(512)?;
+            if looks_random(bytes) {
+                return None;
+            }
             self.out.resize(most, 0);
             let n = match &mut self.kind {
                 Engine::Zlib(z) => z.deflate_compress(bytes, &mut self.out).ok()?,
@@ -168,6 +205,72 @@ pub(crate) mod pack {
                 .get(..n)
                 .filter(|p| !p.is_empty())
                 .map(<[u8]>::to_vec)
+        }
+    }
+
+    /// Bytes that are looked at, and the length of a piece of them.
+    const SAMPLE: usize = 8192;
+    const PIECE: usize = 512;
+
+    /// True for what is packed or encrypted already: all byte values are equally common in a sample,
+    /// and nothing in it comes twice. A guess that saves most of the time on such clusters.
+    fn looks_random(bytes: &[u8]) -> bool {
+        if bytes.len() < 2 * SAMPLE {
+            return false;
+        }
+        let step = bytes.len() / (SAMPLE / PIECE);
+        let mut counts = [0u32; 256];
+        let mut words: Vec<[u8; 8]> = Vec::with_capacity(SAMPLE / 64);
+        for piece in bytes.chunks(step) {
+            let piece = piece.get(..PIECE.min(piece.len())).unwrap_or_default();
+            for &byte in piece {
+                counts[usize::from(byte)] += 1;
+            }
+            words.extend(piece.as_chunks::<8>().0.iter().step_by(8));
+        }
+        // With `n` random bytes the counts have a variance of about their mean; text has far more.
+        let n: u32 = counts.iter().sum();
+        let mean = f64::from(n) / 256.0;
+        let variance: f64 = counts
+            .iter()
+            .map(|&count| (f64::from(count) - mean).powi(2))
+            .sum::<f64>()
+            / 256.0;
+        if variance > 1.6 * mean {
+            return false;
+        }
+        words.sort_unstable();
+        words.windows(2).all(|pair| pair[0] != pair[1])
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn what_does_not_pack_is_told_by_a_look() {
+            let mut state = 1u64;
+            let mut next = || {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                state
+            };
+            let random: Vec<u8> = (0..8192).flat_map(|_| next().to_le_bytes()).collect();
+            assert!(looks_random(&random));
+            let twice = random[..16384].repeat(4);
+            assert!(!looks_random(&twice), "what comes again packs");
+            let text: Vec<u8> = random.iter().map(|b| b'a' + b % 26).collect();
+            assert!(!looks_random(&text));
+            assert!(!looks_random(&random[..4096]), "too little to tell");
+            let records: Vec<u8> = (0..65536usize)
+                .map(|i| if i % 8 < 2 { 0 } else { random[i] })
+                .collect();
+            assert!(!looks_random(&records));
+            for kind in [Compression::Zlib, Compression::Zstd] {
+                assert!(Packer::new(kind).pack(&twice).is_some());
+                assert!(Packer::new(kind).pack(&random).is_none());
+            }
         }
     }
 }

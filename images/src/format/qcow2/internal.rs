@@ -20,7 +20,7 @@ use super::header::{Header, incompatible};
 use super::map::{Map, read, read_table, write as write_lock};
 use super::refblock::RefBlock;
 use super::refcount::{Run, Step};
-use super::snapshot::{Snapshot, read_table as read_snapshots};
+use super::snapshot::{Snapshot, find, read_table as read_snapshots};
 use crate::error::{Error, Result};
 use crate::sync::lock;
 
@@ -35,6 +35,25 @@ impl Qcow2 {
     pub(crate) fn snapshots(&self) -> Result<Vec<Snapshot>> {
         let header = read(&self.header).clone();
         read_snapshots(&self.storage, &header).map(|(snapshots, _)| snapshots)
+    }
+
+    /// The L1 table of the disk, or of the snapshot that is read instead: offset, entries, and the
+    /// size of the disk in bytes.
+    ///
+    /// # Errors
+    /// There is no such snapshot.
+    pub(super) fn disk_wanted(&self, header: &Header) -> Result<(u64, u32, u64)> {
+        let wanted = lock(&self.as_of);
+        let Some(wanted) = wanted.as_deref() else {
+            return Ok((header.l1_offset, header.l1_size, header.size));
+        };
+        let (snapshots, _) = read_snapshots(&self.storage, header)?;
+        let snapshot = find(&snapshots, wanted)?;
+        let size = |s: &Snapshot| s.disk_size.unwrap_or(header.size);
+        snapshots.get(snapshot).map_or_else(
+            || Err(Error::invalid("there is no such snapshot")),
+            |s| Ok((s.l1_offset, s.l1_size, size(s))),
+        )
     }
 
     /// Takes a snapshot of the disk as it is. `new` has the names and times; places and sizes are

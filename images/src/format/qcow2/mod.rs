@@ -75,6 +75,8 @@ pub(crate) struct Qcow2 {
     /// The length that the file was given so far.
     file_len: Mutex<u64>,
     pub(crate) read_only: AtomicBool,
+    /// The id or name of the internal snapshot that is read instead of the disk.
+    pub(crate) as_of: Mutex<Option<String>>,
     /// Metadata turned out to contradict itself: no more writes.
     corrupt: AtomicBool,
     unpacked: compress::Unpacked,
@@ -126,6 +128,7 @@ impl Qcow2 {
             metadata: Metadata::default(),
             file_len: Mutex::default(),
             read_only: AtomicBool::new(read_only),
+            as_of: Mutex::default(),
             corrupt: AtomicBool::new(false),
             unpacked: compress::Unpacked::default(),
             packing: Mutex::default(),
@@ -200,9 +203,10 @@ impl Qcow2 {
                  written",
             ));
         }
-        let l1 = Map::read_l1(&self.storage, header.l1_offset, header.l1_size.into()).await?;
-        self.size.store(header.size, Ordering::Release);
-        self.map.reset(l1, header.l1_offset);
+        let (l1_offset, l1_size, size) = self.disk_wanted(&header)?;
+        let l1 = Map::read_l1(&self.storage, l1_offset, l1_size.into()).await?;
+        self.size.store(size, Ordering::Release);
+        self.map.reset(l1, l1_offset);
         self.unpacked.clear();
         self.close_packing(None);
         self.lazy.reset(&header);

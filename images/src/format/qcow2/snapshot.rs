@@ -32,29 +32,57 @@ pub(crate) struct Snapshot {
     pub(crate) rest: Vec<u8>,
 }
 
+/// The snapshot with an id or, failing that, a name.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn find(snapshots: &[Snapshot], wanted: &str) -> Result<usize> {
+    // An id before a name, as QEMU's tools do.
+    let by_id = snapshots.iter().position(|s| s.id_text() == wanted);
+    by_id
+        .or_else(|| snapshots.iter().position(|s| s.name_text() == wanted))
+        .ok_or_else(|| {
+            Error::invalid(format!(
+                "there is no snapshot with the id or name {wanted:?}"
+            ))
+        })
+}
+
 /// Reads the snapshot table. Where it ends in the file comes with it.
 ///
 /// # Errors
 /// An entry that cannot be, or that leaves the file.
 pub(crate) fn read_table(storage: &Storage, header: &Header) -> Result<(Vec<Snapshot>, u64)> {
-    let mut at = header.snapshots_offset;
-    let mut snapshots = Vec::new();
+    let at = header.snapshots_offset;
     if header.snapshots == 0 {
-        return Ok((snapshots, at));
+        return Ok((Vec::new(), at));
     }
     let file_len = storage.len()?;
     let most = file_len.saturating_sub(at).min(MAX_TABLE);
-    let bytes = storage.read_sync(at, usize::try_from(most).unwrap_or(0))?;
-    let mut rest: &[u8] = &bytes;
+    // How long the table is shows only when it is read: most are short.
+    let mut guess = u64::from(header.snapshots) * 512 + 4096;
+    loop {
+        let len = guess.min(most);
+        let bytes = storage.read_sync(at, usize::try_from(len).unwrap_or(0))?;
+        match parse_all(&bytes, header) {
+            Ok((snapshots, used)) => return Ok((snapshots, at + used as u64)),
+            Err(e) if len == most => return Err(e),
+            Err(_) => guess = guess.saturating_mul(8),
+        }
+    }
+}
+
+/// The snapshots in the bytes of a table, and how many bytes they take.
+fn parse_all(bytes: &[u8], header: &Header) -> Result<(Vec<Snapshot>, usize)> {
+    let (mut snapshots, mut used) = (Vec::new(), 0);
     for n in 0..header.snapshots {
-        let (snapshot, len) = parse(rest)
+        let (snapshot, len) = parse(bytes.get(used..).unwrap_or_default())
             .and_then(|(s, len)| s.check(header).map(|()| (s, len)))
             .map_err(|e| e.context(format_args!("snapshot {n}")))?;
-        rest = rest.get(len..).unwrap_or_default();
-        at += len as u64;
+        used += len;
         snapshots.push(snapshot);
     }
-    Ok((snapshots, at))
+    Ok((snapshots, used))
 }
 
 fn parse(bytes: &[u8]) -> Result<(Snapshot, usize)> {

@@ -60,7 +60,10 @@ struct Row {
 }
 
 pub fn run(args: &ImageArgs) -> Result<()> {
-    packages::need(&["qemu-utils"], args.yes)?;
+    // Whatever release of QEMU's tools is found first is the peer.
+    if Command::new("qemu-img").arg("--version").output().is_err() {
+        packages::need(&["qemu-utils"], args.yes)?;
+    }
     let folder = args
         .folder
         .clone()

@@ -10,25 +10,30 @@ use std::path::PathBuf;
 #[derive(Debug, clap::Args)]
 pub struct Bench {
     /// Format of the image; looked at if not said
-    #[arg(short = 'f', value_name = "FMT")]
+    #[arg(short = 'f', long = "image-format", value_name = "FMT")]
     fmt: Option<String>,
     /// Requests in total
-    #[arg(short = 'c', value_name = "N", default_value_t = 75000)]
+    #[arg(short = 'c', long, value_name = "N", default_value_t = 75000)]
     count: u64,
     /// Requests in flight
-    #[arg(short = 'd', value_name = "N", default_value_t = 64)]
+    #[arg(short = 'd', long, value_name = "N", default_value_t = 64)]
     depth: u64,
     /// Bytes of a request
-    #[arg(short = 's', value_name = "SIZE", default_value = "4k")]
+    #[arg(
+        short = 's',
+        long = "buffer-size",
+        value_name = "SIZE",
+        default_value = "4k"
+    )]
     size: String,
     /// Bytes from one request to the next; that of a request if not said
-    #[arg(short = 'S', value_name = "SIZE")]
+    #[arg(short = 'S', long = "step-size", value_name = "SIZE")]
     step: Option<String>,
     /// Where the first request is
-    #[arg(short = 'o', value_name = "SIZE", default_value = "0")]
+    #[arg(short = 'o', long, value_name = "SIZE", default_value = "0")]
     offset: String,
     /// Write instead of read; destroys what is in the image
-    #[arg(short = 'w')]
+    #[arg(short = 'w', long)]
     write: bool,
     /// Flush after so many requests
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -37,11 +42,17 @@ pub struct Bench {
     #[arg(long, value_name = "BYTE", default_value_t = 0)]
     pattern: u8,
     /// Cache mode: none, writeback, writethrough, unsafe, directsync
-    #[arg(short = 't', value_name = "MODE", default_value = "writeback")]
+    #[arg(short = 't', long, value_name = "MODE", default_value = "writeback")]
     cache: String,
-    /// Accepted for qemu-img's sake: io_uring is used where there is one
-    #[arg(short = 'i', value_name = "AIO", hide = true)]
+    /// How files are read and written: io_uring, or threads; native is taken as io_uring
+    #[arg(short = 'i', long, value_name = "AIO")]
     aio: Option<String>,
+    /// Accepted for qemu-img's sake: flushes never wait for requests in flight
+    #[arg(long, hide = true)]
+    no_drain: bool,
+    /// Measure although somebody uses the image
+    #[arg(short = 'U', long)]
+    force_share: bool,
     /// The file
     filename: PathBuf,
 }
@@ -52,11 +63,12 @@ impl Bench {
     /// # Errors
     /// What is wrong with the image; the first request that failed.
     pub fn run(self, context: &Context) -> Result<()> {
-        let executor = tool::executor()?;
+        let executor = tool::executor_for(self.aio.as_deref())?;
         let format = tool::format_of(&self.filename, self.fmt.as_deref())?;
         let access = Access {
             writable: self.write,
             cache: Some(tool::cache(&self.cache)?),
+            unlocked: self.force_share,
             ..Access::default()
         };
         let image = tool::open(&self.filename, format, access)?;

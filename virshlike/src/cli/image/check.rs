@@ -13,10 +13,10 @@ use std::process::ExitCode;
 #[derive(Debug, clap::Args)]
 pub struct Check {
     /// Format of the image; looked at if not said
-    #[arg(short = 'f', value_name = "FMT")]
+    #[arg(short = 'f', long = "image-format", value_name = "FMT")]
     fmt: Option<String>,
     /// Repair: leaks, or all
-    #[arg(short = 'r', value_name = "WHAT", value_parser = ["leaks", "all"])]
+    #[arg(short = 'r', long, value_name = "WHAT", value_parser = ["leaks", "all"])]
     repair: Option<String>,
     /// How to print
     #[arg(long, value_enum, value_name = "HOW")]

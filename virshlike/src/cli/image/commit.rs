@@ -10,13 +10,16 @@ use std::path::PathBuf;
 #[derive(Debug, clap::Args)]
 pub struct Commit {
     /// Format of the image; only qcow2 has backing files
-    #[arg(short = 'f', value_name = "FMT")]
+    #[arg(short = 'f', long = "image-format", value_name = "FMT")]
     fmt: Option<String>,
     /// Keep the image as it is; it is emptied otherwise
-    #[arg(short = 'd')]
+    #[arg(short = 'd', long = "drop")]
     keep: bool,
+    /// Cache mode
+    #[arg(short = 't', long, value_name = "MODE", default_value = "writeback")]
+    cache: String,
     /// Show progress
-    #[arg(short = 'p')]
+    #[arg(short = 'p', long)]
     progress: bool,
     /// The image
     filename: PathBuf,
@@ -50,9 +53,11 @@ impl Commit {
         // The base is locked for writing by itself; the image above it locks only itself.
         let access = Access {
             writable: true,
+            cache: Some(tool::cache(&self.cache)?),
             ..Access::default()
         };
         let base = tool::open(&base_path, base_format, access)?;
+        base.write_blocking();
         tool::activate(&executor, &base_path, &base)?;
         let access = Access {
             unlocked_backing: true,

@@ -1,6 +1,6 @@
 //! `vm image compare`
 
-use super::tool::{self, Access};
+use super::tool::{self, Access, Progress};
 use crate::cli::Context;
 use crate::error::Result;
 use images::ops::Comparison;
@@ -11,14 +11,20 @@ use std::process::ExitCode;
 #[derive(Debug, clap::Args)]
 pub struct Compare {
     /// Format of the first image; looked at if not said
-    #[arg(short = 'f', value_name = "FMT")]
+    #[arg(short = 'f', long = "a-format", value_name = "FMT")]
     fmt: Option<String>,
     /// Format of the second image; looked at if not said
-    #[arg(short = 'F', value_name = "FMT")]
+    #[arg(short = 'F', long = "b-format", value_name = "FMT")]
     second_fmt: Option<String>,
     /// Different sizes are a difference
-    #[arg(short = 's')]
+    #[arg(short = 's', long)]
     strict: bool,
+    /// Show progress
+    #[arg(short = 'p', long)]
+    progress: bool,
+    /// Cache mode of both
+    #[arg(short = 'T', long, value_name = "MODE", default_value = "writeback")]
+    cache: String,
     /// Look at the images although somebody uses them
     #[arg(short = 'U', long)]
     force_share: bool,
@@ -45,10 +51,12 @@ impl Compare {
 
     fn compare(&self, context: &Context) -> Result<bool> {
         let executor = tool::executor()?;
+        let cache = tool::cache(&self.cache)?;
         let open = |path: &PathBuf, format: Option<&str>| {
             let format = tool::format_of(path, format)?;
             let access = Access {
                 unlocked: self.force_share,
+                cache: Some(cache),
                 ..Access::default()
             };
             let image = tool::open(path, format, access)?;
@@ -57,9 +65,15 @@ impl Compare {
         };
         let first = open(&self.first, self.fmt.as_deref())?;
         let second = open(&self.second, self.second_fmt.as_deref())?;
-        let found = executor
-            .block_on(images::ops::compare(&first, &second, self.strict))
-            .map_err(|error| tool::wrong(&self.first, &error))?;
+        let progress = Progress::new(context, self.progress);
+        let found = executor.block_on(images::ops::compare(
+            &first,
+            &second,
+            self.strict,
+            &|done, total| progress.set(done, total),
+        ));
+        progress.end();
+        let found = found.map_err(|error| tool::wrong(&self.first, &error))?;
         if context.ui.is_json() {
             let (same, offset) = match found {
                 Comparison::Identical { .. } => (true, None),

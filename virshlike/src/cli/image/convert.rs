@@ -12,40 +12,61 @@ use std::path::PathBuf;
 #[derive(Debug, clap::Args)]
 pub struct Convert {
     /// Format of the source; looked at if not said
-    #[arg(short = 'f', value_name = "FMT")]
+    #[arg(short = 'f', long = "source-format", value_name = "FMT")]
     fmt: Option<String>,
     /// Format of the target
-    #[arg(short = 'O', value_name = "FMT", default_value = "raw")]
+    #[arg(short = 'O', long, value_name = "FMT", default_value = "raw")]
     target_format: String,
     /// Compress (qcow2)
-    #[arg(short = 'c')]
+    #[arg(short = 'c', long)]
     compress: bool,
     /// Show progress
-    #[arg(short = 'p')]
+    #[arg(short = 'p', long)]
     progress: bool,
     /// Requests in flight; with -c also threads that compress
-    #[arg(short = 'm', value_name = "N")]
+    #[arg(short = 'm', long, value_name = "N")]
     parallel: Option<usize>,
     /// Accepted for qemu-img's sake: writes are never held back for order
-    #[arg(short = 'W')]
+    #[arg(short = 'W', long = "oob-writes")]
     out_of_order: bool,
     /// Zeroes of at least this size become holes; 0 writes them all
-    #[arg(short = 'S', value_name = "SIZE")]
+    #[arg(short = 'S', long = "sparse-size", value_name = "SIZE")]
     sparse: Option<String>,
     /// The target exists and keeps its format and options
-    #[arg(short = 'n')]
+    #[arg(short = 'n', long)]
     no_create: bool,
+    /// The target that exists reads as zeroes (with -n)
+    #[arg(long, requires = "no_create")]
+    target_is_zero: bool,
+    /// Read an internal snapshot, by id or name, instead of the disk
+    #[arg(short = 'l', long, value_name = "SNAPSHOT")]
+    source_snapshot: Option<String>,
+    /// Cache mode of the source
+    #[arg(short = 'T', long, value_name = "MODE", default_value = "writeback")]
+    source_cache: String,
+    /// Cache mode of the target; with unsafe, a crash of the host soon after may lose the copy
+    #[arg(short = 't', long, value_name = "MODE", default_value = "unsafe")]
+    target_cache: String,
+    /// Bytes per second that are written at most
+    #[arg(short = 'r', long, value_name = "RATE")]
+    rate: Option<String>,
+    /// What cannot be read of the source becomes zero
+    #[arg(long)]
+    salvage: bool,
+    /// Accepted for qemu-img's sake: data is always read and written
+    #[arg(short = 'C', long, hide = true)]
+    copy_range_offloading: bool,
     /// Read the source although somebody may be writing to it
     #[arg(short = 'U', long)]
     force_share: bool,
     /// Backing file of the target, which must have what it is expected to have
-    #[arg(short = 'B', value_name = "FILE")]
+    #[arg(short = 'B', long, value_name = "FILE")]
     backing: Option<String>,
     /// Format of the target's backing file
-    #[arg(short = 'F', value_name = "FMT")]
+    #[arg(short = 'F', long, value_name = "FMT")]
     backing_format: Option<String>,
     /// Options of the target: key=value,...
-    #[arg(short = 'o', value_name = "OPTIONS")]
+    #[arg(short = 'o', long = "target-options", value_name = "OPTIONS")]
     options: Vec<String>,
     /// The image to read
     source: PathBuf,
@@ -63,13 +84,15 @@ impl Convert {
         let format = tool::format_of(&self.source, self.fmt.as_deref())?;
         let access = Access {
             unlocked: self.force_share,
+            cache: Some(tool::cache(&self.source_cache)?),
             ..Access::default()
         };
-        let source = tool::open(&self.source, format, access)?;
+        let snapshot = self.source_snapshot.as_deref();
+        let source = tool::open_as_of(&self.source, format, access, snapshot)?;
         tool::activate(&executor, &self.source, &source)?;
         let target_format = tool::format(&self.target_format)?;
         let existed = self.target.exists();
-        let mut zero = !self.no_create;
+        let mut zero = !self.no_create || self.target_is_zero;
         if !self.no_create {
             let new = self.new_image(target_format, source.virtual_size())?;
             zero &= new.backing.is_none();
@@ -117,9 +140,11 @@ impl Convert {
         let format = tool::format(&self.target_format)?;
         let access = Access {
             writable: true,
+            cache: Some(tool::cache(&self.target_cache)?),
             ..Access::default()
         };
         let target = tool::open(&self.target, format, access)?;
+        target.write_blocking();
         tool::activate(executor, &self.target, &target)?;
         let defaults = ConvertOptions::default();
         let how = ConvertOptions {
@@ -131,6 +156,9 @@ impl Convert {
                 .as_deref()
                 .map_or(Ok(defaults.sparse), tool::size)?,
             target_is_zero: zero,
+            salvage: self.salvage,
+            rate: self.rate.as_deref().map_or(Ok(0), tool::size)?,
+            ..defaults
         };
         let progress = Progress::new(context, self.progress);
         let result = executor.block_on(images::ops::convert(

@@ -10,11 +10,17 @@ use std::path::PathBuf;
 #[derive(Debug, clap::Args)]
 pub struct Map {
     /// Format of the image; looked at if not said
-    #[arg(short = 'f', value_name = "FMT")]
+    #[arg(short = 'f', long = "image-format", value_name = "FMT")]
     fmt: Option<String>,
     /// Look at the image although somebody uses it
     #[arg(short = 'U', long)]
     force_share: bool,
+    /// Begin here
+    #[arg(long, value_name = "OFFSET", default_value = "0")]
+    start_offset: String,
+    /// For at most so many bytes
+    #[arg(long, value_name = "LENGTH")]
+    max_length: Option<String>,
     /// How to print
     #[arg(long, value_enum, value_name = "HOW")]
     output: Option<Output>,
@@ -36,9 +42,12 @@ impl Map {
         };
         let image = tool::open(&self.filename, format, access)?;
         tool::activate(&executor, &self.filename, &image)?;
+        let start = tool::size(&self.start_offset)?;
+        let length = self.max_length.as_deref().map(tool::size).transpose()?;
+        let end = length.map_or(u64::MAX, |length| start.saturating_add(length));
         let mut entries = Vec::new();
         executor
-            .block_on(images::ops::map(&image, |entry| {
+            .block_on(images::ops::map(&image, (start, end), |entry| {
                 entries.push(entry.clone())
             }))
             .map_err(|error| tool::wrong(&self.filename, &error))?;

@@ -11,17 +11,20 @@ use std::path::PathBuf;
 #[derive(Debug, clap::Args)]
 pub struct Measure {
     /// Format of the source; looked at if not said
-    #[arg(short = 'f', value_name = "FMT")]
+    #[arg(short = 'f', long = "image-format", value_name = "FMT")]
     fmt: Option<String>,
     /// Format of the new image
-    #[arg(short = 'O', value_name = "FMT", default_value = "raw")]
+    #[arg(short = 'O', long, value_name = "FMT", default_value = "raw")]
     target_format: String,
     /// Options of the new image: key=value,...
     #[arg(short = 'o', value_name = "OPTIONS")]
     options: Vec<String>,
     /// Size of an empty disk, instead of a source
-    #[arg(long, value_name = "SIZE")]
+    #[arg(short = 's', long, value_name = "SIZE")]
     size: Option<String>,
+    /// Measure an internal snapshot of the source, by id or name
+    #[arg(short = 'l', long, value_name = "SNAPSHOT", requires = "filename")]
+    snapshot: Option<String>,
     /// Look at the source although somebody uses it
     #[arg(short = 'U', long)]
     force_share: bool,
@@ -48,7 +51,8 @@ impl Measure {
                     unlocked: self.force_share,
                     ..Access::default()
                 };
-                let image = tool::open(path, format, access)?;
+                let snapshot = self.snapshot.as_deref();
+                let image = tool::open_as_of(path, format, access, snapshot)?;
                 tool::activate(&executor, path, &image)?;
                 Some(image)
             }

@@ -11,6 +11,7 @@ mod commit;
 mod compare;
 mod convert;
 mod create;
+mod dd;
 mod info;
 mod map;
 mod measure;
@@ -42,6 +43,7 @@ enum ImageVerb {
     Compare(compare::Compare),
     Convert(convert::Convert),
     Create(create::Create),
+    Dd(dd::Dd),
     Info(info::Info),
     Map(map::Map),
     Measure(measure::Measure),
@@ -72,6 +74,7 @@ impl Verb for Image {
             ImageVerb::Compare(verb) => verb.run(context),
             ImageVerb::Convert(verb) => done(verb.run(context)),
             ImageVerb::Create(verb) => done(verb.run(context)),
+            ImageVerb::Dd(verb) => done(verb.run(context)),
             ImageVerb::Info(verb) => done(verb.run(context)),
             ImageVerb::Map(verb) => done(verb.run(context)),
             ImageVerb::Measure(verb) => done(verb.run(context)),

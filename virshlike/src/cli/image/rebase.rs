@@ -11,19 +11,25 @@ use std::path::PathBuf;
 #[derive(Debug, clap::Args)]
 pub struct Rebase {
     /// Format of the image; only qcow2 has backing files
-    #[arg(short = 'f', value_name = "FMT")]
+    #[arg(short = 'f', long = "image-format", value_name = "FMT")]
     fmt: Option<String>,
     /// The new backing file, as its name will stand in the image; empty for none
-    #[arg(short = 'b', value_name = "FILE")]
+    #[arg(short = 'b', long, value_name = "FILE")]
     backing: String,
     /// Format of the new backing file
-    #[arg(short = 'F', value_name = "FMT")]
+    #[arg(short = 'F', long, value_name = "FMT")]
     backing_format: Option<String>,
     /// Only change the name: the new file must have what the old one had
-    #[arg(short = 'u')]
+    #[arg(short = 'u', long = "backing-unsafe")]
     only_name: bool,
+    /// Cache mode of the image
+    #[arg(short = 't', long, value_name = "MODE", default_value = "writeback")]
+    cache: String,
+    /// Cache mode of the backing files
+    #[arg(short = 'T', long, value_name = "MODE", default_value = "writeback")]
+    backing_cache: String,
     /// Show progress
-    #[arg(short = 'p')]
+    #[arg(short = 'p', long)]
     progress: bool,
     /// The image
     filename: PathBuf,
@@ -47,14 +53,20 @@ impl Rebase {
         if !self.only_name {
             let access = Access {
                 writable: true,
+                cache: Some(tool::cache(&self.cache)?),
                 ..Access::default()
             };
             let image = tool::open(path, Format::Qcow2, access)?;
+            image.write_blocking();
             tool::activate(&executor, path, &image)?;
             let new = match &backing {
                 Some(b) => {
                     let at = PathGate::resolve(&b.name, &path.display().to_string());
-                    let new = tool::open(&at, b.format, Access::default())?;
+                    let access = Access {
+                        cache: Some(tool::cache(&self.backing_cache)?),
+                        ..Access::default()
+                    };
+                    let new = tool::open(&at, b.format, access)?;
                     tool::activate(&executor, &at, &new)?;
                     Some(new)
                 }

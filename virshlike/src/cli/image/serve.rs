@@ -3,7 +3,7 @@
 use super::tool::{self, Access};
 use crate::cli::Context;
 use crate::error::{Error, Kind, Result};
-use images::exec::{self, Engine, Executor};
+use images::exec;
 use images::nbd::{Export, Listener, ServeOptions, serve};
 use images::{DetectZeroes, DiscardMode};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -41,6 +41,9 @@ pub struct Serve {
     /// Refuse writes
     #[arg(short = 'r', long)]
     read_only: bool,
+    /// Serve an internal snapshot, by id or name, read-only
+    #[arg(short = 'l', long, value_name = "SNAPSHOT")]
+    load_snapshot: Option<String>,
     /// Go on when the last client has gone
     #[arg(short = 't', long)]
     persistent: bool,
@@ -110,9 +113,14 @@ impl Serve {
             );
         }
         let stop = stop_signals()?;
-        let executor = self.executor()?;
+        let executor = tool::executor_for(self.aio.as_deref())?;
         let format = tool::format_of(&self.filename, self.fmt.as_deref())?;
-        let image = tool::open(&self.filename, format, self.access()?)?;
+        let image = tool::open_as_of(
+            &self.filename,
+            format,
+            self.access()?,
+            self.load_snapshot.as_deref(),
+        )?;
         tool::activate(&executor, &self.filename, &image)?;
         let offset = tool::size(&self.offset)?;
         let export = Export::new(image.clone())
@@ -145,19 +153,6 @@ impl Serve {
         closed
     }
 
-    fn executor(&self) -> Result<Executor> {
-        let engine = match self.aio.as_deref() {
-            None => Engine::Auto,
-            Some("threads") => Engine::Threads,
-            Some("io_uring" | "native") => Engine::IoUring,
-            Some(other) => return Err(bad("aio mode", other, "io_uring, native, threads")),
-        };
-        Executor::new(engine).map_err(|error| {
-            Error::new(Kind::Host, format!("cannot set up I/O: {error}"))
-                .hint("--aio=threads needs no io_uring")
-        })
-    }
-
     fn access(&self) -> Result<Access> {
         let cache = if self.no_cache { "none" } else { &self.cache };
         let discard = match self.discard.as_str() {
@@ -178,7 +173,7 @@ impl Serve {
             other => return Err(bad("detect-zeroes mode", other, "off, on, unmap")),
         };
         Ok(Access {
-            writable: !self.read_only,
+            writable: !self.read_only && self.load_snapshot.is_none(),
             cache: Some(tool::cache(cache)?),
             discard,
             detect_zeroes,

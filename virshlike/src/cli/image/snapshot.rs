@@ -12,17 +12,20 @@ use std::time::Duration;
 /// List, take, apply or delete internal snapshots of an image
 #[derive(Debug, clap::Args)]
 pub struct Snapshot {
+    /// Format of the image; looked at if not said
+    #[arg(short = 'f', long = "image-format", value_name = "FMT")]
+    fmt: Option<String>,
     /// List the snapshots (what is done if nothing else is asked for)
-    #[arg(short = 'l', group = "action")]
+    #[arg(short = 'l', long, group = "action")]
     list: bool,
     /// Take a snapshot
-    #[arg(short = 'c', value_name = "NAME", group = "action")]
+    #[arg(short = 'c', long, value_name = "NAME", group = "action")]
     create: Option<String>,
     /// Make the disk what it was when the snapshot was taken
-    #[arg(short = 'a', value_name = "NAME", group = "action")]
+    #[arg(short = 'a', long, value_name = "NAME", group = "action")]
     apply: Option<String>,
     /// Delete a snapshot
-    #[arg(short = 'd', value_name = "NAME", group = "action")]
+    #[arg(short = 'd', long, value_name = "NAME", group = "action")]
     delete: Option<String>,
     /// Look at the image although somebody uses it (with -l)
     #[arg(short = 'U', long)]
@@ -38,7 +41,7 @@ impl Snapshot {
     /// An image in use or without snapshots; no such snapshot; a full disk.
     pub fn run(self, context: &Context) -> Result<()> {
         let path = &self.filename;
-        let format = tool::format_of(path, None)?;
+        let format = tool::format_of(path, self.fmt.as_deref())?;
         if format != Format::Qcow2 {
             return Err(Error::new(
                 Kind::Unsupported,

@@ -127,6 +127,29 @@ pub fn open(path: &Path, format: Format, access: Access) -> Result<Arc<Image>> {
     image.map(Arc::new).map_err(|error| wrong(path, &error))
 }
 
+/// As [`open`], for a verb that reads: the disk, or an internal snapshot as `-l` names it
+/// (an id or a name, also as `snapshot.id=` or `snapshot.name=`).
+///
+/// # Errors
+/// As [`open`]; an image without snapshots.
+pub fn open_as_of(
+    path: &Path,
+    format: Format,
+    access: Access,
+    snapshot: Option<&str>,
+) -> Result<Arc<Image>> {
+    let image = open(path, format, access)?;
+    if let Some(text) = snapshot {
+        let plain = ["snapshot.id=", "snapshot.name="]
+            .iter()
+            .find_map(|prefix| text.strip_prefix(prefix));
+        image
+            .read_snapshot(plain.unwrap_or(text))
+            .map_err(|error| wrong(path, &error))?;
+    }
+    Ok(image)
+}
+
 /// An executor for this thread.
 ///
 /// # Errors
@@ -134,6 +157,28 @@ pub fn open(path: &Path, format: Format, access: Access) -> Result<Arc<Image>> {
 pub fn executor() -> Result<Executor> {
     Executor::new(Engine::Auto)
         .map_err(|error| Error::new(Kind::Io, format!("cannot set up I/O: {error}")))
+}
+
+/// As [`executor`], on what `--aio` says.
+///
+/// # Errors
+/// A name that is not known; io_uring where it is forbidden.
+pub fn executor_for(aio: Option<&str>) -> Result<Executor> {
+    let engine = match aio {
+        None => Engine::Auto,
+        Some("threads") => Engine::Threads,
+        Some("io_uring" | "native") => Engine::IoUring,
+        Some(other) => {
+            return Err(
+                Error::new(Kind::Usage, format!("Invalid aio mode '{other}'"))
+                    .hint("one of io_uring, native, threads"),
+            );
+        }
+    };
+    Executor::new(engine).map_err(|error| {
+        Error::new(Kind::Host, format!("cannot set up I/O: {error}"))
+            .hint("--aio=threads needs no io_uring")
+    })
 }
 
 /// Activates an image.
