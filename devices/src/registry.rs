@@ -13,7 +13,7 @@ use crate::legacy::serial::Serial;
 use crate::memory::GuestMemoryHandle;
 use crate::pci::{PciRoot, root_port};
 use crate::state::{Origin, StateError};
-use crate::virtio::{block, net, rng};
+use crate::virtio::{block, console, net, rng};
 use std::io;
 use std::sync::Arc;
 use vmm_api::spec::{DeviceKind, DeviceSpec, PciAddress};
@@ -109,6 +109,9 @@ pub fn create(
             root_port::create(id, pci_address(spec)?, port, context, origin)
         }
         DeviceKind::VirtioBlk(blk) => block::create(id, pci_address(spec)?, blk, context, origin),
+        DeviceKind::VirtioConsole(part) => {
+            console::create(id, pci_address(spec)?, part, context, origin)
+        }
         DeviceKind::VirtioNet(part) => net::create(id, pci_address(spec)?, part, context, origin),
         DeviceKind::VirtioRng(part) => rng::create(id, pci_address(spec)?, part, context, origin),
     }

@@ -41,6 +41,15 @@ pub trait VirtioDevice: Send + Sync {
     /// a queue or the transport.
     fn reset(&self);
 
+    /// Every queue stands still. From here to [`VirtioDevice::resume`] its state does not change.
+    fn pause(&self) {}
+
+    /// Queues are about to go on.
+    fn resume(&self) {}
+
+    /// The process is about to end; see [`crate::device::Device::leave`].
+    fn leave(&self) {}
+
     /// State of the model itself; `None` when it has none beside its transport's.
     ///
     /// # Errors

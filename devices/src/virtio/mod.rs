@@ -4,7 +4,7 @@
 //! transport/pci   registers: feature negotiation, queue addresses, doorbells, interrupts
 //!   | start(queues)            ^ signal, broken, drained
 //!   v                          |
-//! device.rs       what a model offers (block, rng): at most eight calls
+//! device.rs       what a model offers (block, console, net, rng): a dozen calls at most
 //!   | tasks
 //!   v
 //! worker.rs       one thread, one executor, a set of queues
@@ -25,6 +25,7 @@
 
 pub mod block;
 pub mod chain;
+pub mod console;
 pub mod device;
 pub mod net;
 pub mod queue;

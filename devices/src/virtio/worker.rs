@@ -13,7 +13,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::thread::{Builder, JoinHandle};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -111,6 +111,42 @@ impl Drop for Worker {
         if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
             tracing::error!("a worker ended by a panic");
         }
+    }
+}
+
+/// A bell inside the process: rung from any thread, heard once by the one task that waits. Ringing
+/// twice before it is heard is heard once.
+#[derive(Debug, Default)]
+pub struct Signal(Mutex<(bool, Option<Waker>)>);
+
+impl Signal {
+    fn lock(&self) -> MutexGuard<'_, (bool, Option<Waker>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Rings.
+    pub fn ring(&self) {
+        let waker = {
+            let mut state = self.lock();
+            state.0 = true;
+            state.1.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Waits until it rings, or returns at once when it has since it was last heard.
+    pub async fn heard(&self) {
+        poll_fn(|context| {
+            let mut state = self.lock();
+            if std::mem::take(&mut state.0) {
+                return Poll::Ready(());
+            }
+            state.1 = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
     }
 }
 

@@ -317,6 +317,14 @@ pub async fn writable(fd: BorrowedFd<'_>) -> io::Result<()> {
     poll(fd, Readiness::Write).await
 }
 
+/// Waits until the other side of `fd` has left, once.
+///
+/// # Errors
+/// As [`readable`].
+pub async fn hung_up(fd: BorrowedFd<'_>) -> io::Result<()> {
+    poll(fd, Readiness::HangUp).await
+}
+
 async fn poll(fd: BorrowedFd<'_>, wanted: Readiness) -> io::Result<()> {
     let fd = std::os::fd::AsRawFd::as_raw_fd(&fd);
     run(Op::new(OpKind::Poll { fd, wanted })).await.map(|_| ())

@@ -65,7 +65,7 @@ pub(crate) enum OpKind {
         offset: u64,
         len: u64,
     },
-    /// Wait until a descriptor is readable or writable.
+    /// Wait until a descriptor is readable, writable or hung up.
     Poll { fd: RawFd, wanted: Readiness },
 }
 
@@ -74,6 +74,8 @@ pub(crate) enum OpKind {
 pub(crate) enum Readiness {
     Read,
     Write,
+    /// For the other side to leave; whoever waits for the others hears of it too.
+    HangUp,
 }
 
 impl Readiness {
@@ -82,6 +84,7 @@ impl Readiness {
         match self {
             Readiness::Read => libc::POLLIN,
             Readiness::Write => libc::POLLOUT,
+            Readiness::HangUp => 0,
         }
     }
 }

@@ -41,7 +41,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
-use vmm_api::spec::SerialSpec;
+use vmm_api::spec::{Fd, LogSpec, SerialSpec};
 
 /// The hub's thread copies bytes and keeps its buffers small.
 const STACK: usize = 128 << 10;
@@ -93,21 +93,32 @@ pub struct HubFiles {
 }
 
 impl HubFiles {
-    /// Takes what `spec` names.
+    /// Takes what the spec of a serial port names.
     ///
     /// # Errors
     /// [`MissingFd`] for the first one that was not passed.
     pub fn take(spec: &SerialSpec, files: &Files) -> Result<Self, MissingFd> {
+        let output = spec.output.map(|fd| files.take(fd)).transpose()?;
+        let rest = Self::take_visited(spec.log.as_ref(), spec.console, spec.pty, files)?;
+        Ok(Self { output, ..rest })
+    }
+
+    /// Takes a log, a console socket and a pty, as far as they are named.
+    ///
+    /// # Errors
+    /// As [`HubFiles::take`].
+    pub fn take_visited(
+        log: Option<&LogSpec>,
+        console: Option<Fd>,
+        pty: Option<Fd>,
+        files: &Files,
+    ) -> Result<Self, MissingFd> {
         let take = |fd: Option<_>| fd.map(|fd| files.take(fd)).transpose();
         Ok(Self {
-            log: spec
-                .log
-                .as_ref()
-                .map(|log| LogFiles::take(log, files))
-                .transpose()?,
-            console: take(spec.console)?,
-            pty: take(spec.pty)?,
-            output: take(spec.output)?,
+            log: log.map(|log| LogFiles::take(log, files)).transpose()?,
+            console: take(console)?,
+            pty: take(pty)?,
+            output: None,
         })
     }
 }

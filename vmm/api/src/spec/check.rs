@@ -4,8 +4,8 @@
 //! crosses a process boundary. This must never touch the host.
 
 use super::{
-    BlkSpec, BootSpec, CpuModel, DeviceKind, DeviceSpec, MACHINE_NEWEST, MAX_APIC_ID, MAX_VCPUS,
-    MachineSpec, NetSpec, PciAddress,
+    BlkSpec, BootSpec, ConsoleSpec, CpuModel, DeviceKind, DeviceSpec, MACHINE_NEWEST, MAX_APIC_ID,
+    MAX_CONSOLE_PORTS, MAX_VCPUS, MachineSpec, NetSpec, PciAddress,
 };
 use crate::cpu;
 use std::collections::{BTreeMap, BTreeSet};
@@ -218,12 +218,33 @@ fn check_kind(device: &DeviceSpec, path: &str, ports: &mut BTreeSet<u8>, problem
         }
         DeviceKind::VirtioBlk(blk) => check_blk(blk, path, problems),
         DeviceKind::VirtioNet(net) => check_net(net, path, problems),
+        DeviceKind::VirtioConsole(console) => check_console(console, path, problems),
         DeviceKind::VirtioRng(rng) => {
             if rng.rate_bytes == Some(0) || rng.period_ms == Some(0) {
                 problems.add(path, "a rate of 0 would never give entropy");
             }
         }
         DeviceKind::DebugExit(_) | DeviceKind::PvPanic(_) | DeviceKind::PcieRootPort(_) => {}
+    }
+}
+
+fn check_console(console: &ConsoleSpec, path: &str, problems: &mut Problems) {
+    let max = console.max_ports;
+    if !(1..=MAX_CONSOLE_PORTS).contains(&max) {
+        problems.add(
+            path,
+            format!("{max} ports; 1 to {MAX_CONSOLE_PORTS} can be had"),
+        );
+    }
+    let mut numbers = BTreeSet::new();
+    for port in &console.ports {
+        let number = port.number;
+        if number >= max || !numbers.insert(number) {
+            problems.add(
+                path,
+                format!("port {number} of '{}' is taken, or not below {max}", port.id),
+            );
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Devices of the spec. One variant of [`DeviceKind`] per device model; its fields are the whole
 //! configuration of that device, so there is no second set of configuration types below it.
 
-use super::{Fd, LogSpec, MacAddress, PciAddress};
+use super::{ConsoleSpec, Fd, LogSpec, MacAddress, PciAddress};
 use serde::{Deserialize, Serialize};
 
 /// One device.
@@ -36,6 +36,8 @@ pub enum DeviceKind {
     VirtioRng(RngSpec),
     /// A virtio network card (virtio 1.3 §5.1).
     VirtioNet(NetSpec),
+    /// A virtio console device with its ports (virtio 1.3 §5.3).
+    VirtioConsole(ConsoleSpec),
 }
 
 /// A serial port. All of its outputs are optional and none may ever stall a vCPU.

@@ -4,8 +4,8 @@
 //! not compile before it is added here.
 
 use super::{
-    BlkSpec, BootSpec, DeviceKind, DeviceSpec, Fd, HostSpec, ImageSpec, LogSpec, MachineSpec,
-    NetSpec, Origin, RngSpec, SerialSpec,
+    BlkSpec, BootSpec, ConsoleSpec, DeviceKind, DeviceSpec, Fd, HostSpec, ImageSpec, LogSpec,
+    MachineSpec, NetSpec, Origin, PortSpec, PortStream, RngSpec, SerialSpec,
 };
 
 pub(super) fn all(spec: &MachineSpec) -> Vec<Fd> {
@@ -57,7 +57,26 @@ fn device(spec: &DeviceSpec, fds: &mut Vec<Fd>) {
         DeviceKind::VirtioBlk(BlkSpec { image: own, .. }) => image(own, fds),
         DeviceKind::VirtioRng(RngSpec { source, .. }) => fds.push(*source),
         DeviceKind::VirtioNet(NetSpec { taps, .. }) => fds.extend(taps),
+        DeviceKind::VirtioConsole(ConsoleSpec {
+            max_ports: _,
+            ports,
+        }) => ports.iter().for_each(|port| self::port(port, fds)),
         DeviceKind::DebugExit(_) | DeviceKind::PvPanic(_) | DeviceKind::PcieRootPort(_) => {}
+    }
+}
+
+fn port(spec: &PortSpec, fds: &mut Vec<Fd>) {
+    match &spec.stream {
+        PortStream::Null => {}
+        PortStream::Socket { listener } => fds.push(*listener),
+        PortStream::Console {
+            log: own_log,
+            socket,
+            pty,
+        } => {
+            fds.extend([socket, pty].into_iter().flatten());
+            log(own_log.as_ref(), fds);
+        }
     }
 }
 

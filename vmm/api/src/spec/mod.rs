@@ -5,6 +5,7 @@
 //! messages. A spec must never name a path to open: the `vmm` opens none.
 
 mod check;
+mod console;
 mod cpu;
 mod device;
 mod fds;
@@ -13,6 +14,7 @@ mod memory;
 mod pci;
 
 pub use check::Problem;
+pub use console::{ConsoleSpec, MAX_CONSOLE_PORTS, PortSpec, PortStream};
 pub use cpu::{CpuModel, CpuSpec, CpuTopology, FeaturePolicy, FeatureRule, MAX_APIC_ID, MAX_VCPUS};
 pub use device::{
     BlkSpec, CacheMode, DebugExitSpec, DetectZeroes, DeviceKind, DeviceSpec, DiscardMode,

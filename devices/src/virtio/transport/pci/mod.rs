@@ -83,9 +83,11 @@ impl Device for VirtioPci {
 
     fn pause(&self) {
         self.core.pause();
+        self.core.device().pause();
     }
 
     fn resume(&self) {
+        self.core.device().resume();
         self.core.resume();
     }
 
@@ -99,6 +101,10 @@ impl Device for VirtioPci {
 
     fn inactivate(&self) -> Result<(), DeviceError> {
         self.core.device().set_active(false)
+    }
+
+    fn leave(&self) {
+        self.core.device().leave();
     }
 
     fn save(&self) -> Result<Saved, StateError> {
