@@ -18,8 +18,17 @@ pub struct Console {
 impl Console {
     /// Opens the console of a running domain.
     pub fn open(world: &World, name: &str) -> Self {
+        Self::attach(world, &["console", name])
+    }
+
+    /// Opens the console with this alias.
+    pub fn open_device(world: &World, name: &str, alias: &str) -> Self {
+        Self::attach(world, &["console", name, "--devname", alias])
+    }
+
+    fn attach(world: &World, arguments: &[&str]) -> Self {
         let mut process = world
-            .command(&["console", name])
+            .command(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -25,9 +25,9 @@ use vmm_api::control::client::{Client, ClientError};
 use vmm_api::control::{Reply, Request};
 use vmm_api::end::EndRecord;
 use vmm_api::spec::{
-    BlkSpec, BootSpec, CpuSpec, DebugExitSpec, DeviceKind, DeviceSpec, Fd, HostSpec, ImageFormat,
-    ImageSpec, MACHINE_NEWEST, MachineSpec, MemorySpec, NamedFd, Origin, PciAddress, RngSpec,
-    SPEC_VERSION, SerialSpec,
+    BlkSpec, BootSpec, ConsoleSpec, CpuSpec, DebugExitSpec, DeviceKind, DeviceSpec, Fd, HostSpec,
+    ImageFormat, ImageSpec, MACHINE_NEWEST, MachineSpec, MemorySpec, NamedFd, Origin, PciAddress,
+    PortSpec, PortStream, RngSpec, SPEC_VERSION, SerialSpec,
 };
 
 use crate::serial::{PATIENCE, Serial};
@@ -88,6 +88,7 @@ pub struct Builder {
     cpus: u32,
     disks: Vec<Disk>,
     rng: bool,
+    channel: bool,
     paused: bool,
     restore: Option<PathBuf>,
     program: Option<PathBuf>,
@@ -105,6 +106,7 @@ impl Builder {
             cpus: 1,
             disks: Vec::new(),
             rng: false,
+            channel: false,
             paused: false,
             restore: None,
             program: None,
@@ -140,6 +142,12 @@ impl Builder {
     /// An entropy device.
     pub fn rng(mut self) -> Self {
         self.rng = true;
+        self
+    }
+
+    /// A console device with a channel on port 1, whose socket is `channel` in the machine's folder.
+    pub fn channel(mut self) -> Self {
+        self.channel = true;
         self
     }
 
@@ -221,7 +229,11 @@ impl Builder {
             powerdown_seconds: 60,
             ..HostSpec::default()
         };
-        let spec = self.spec(serial, host, &mut opened)?;
+        let mut spec = self.spec(serial, host, &mut opened)?;
+        if self.channel {
+            let listener = UnixListener::bind(folder.path().join("channel"))?;
+            spec.devices.push(channel(opened.keep(listener)));
+        }
         let mut file = tempfile::tempfile()?;
         file.write_all(&spec.to_json().map_err(io::Error::other)?)?;
         file.rewind()?;
@@ -328,6 +340,24 @@ impl Builder {
             });
         }
         Ok(devices)
+    }
+}
+
+fn channel(listener: Fd) -> DeviceSpec {
+    let port = PortSpec {
+        number: 1,
+        id: "channel0".into(),
+        name: Some("test.0".into()),
+        console: false,
+        stream: PortStream::Socket { listener },
+    };
+    DeviceSpec {
+        id: "virtio-serial0".into(),
+        address: PciAddress::new(0, 17, 0),
+        kind: DeviceKind::VirtioConsole(ConsoleSpec {
+            max_ports: 2,
+            ports: vec![port],
+        }),
     }
 }
 

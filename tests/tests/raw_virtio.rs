@@ -1,7 +1,9 @@
 //! virtio devices under our `vmm` on this machine's KVM, driven by the test guest.
 
 use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -155,6 +157,28 @@ fn entropy_comes() {
     skip_unless!(have_kvm(), "{NO_KVM}");
     let mut machine = Builder::guest("test=rng").rng().start().unwrap();
     machine.expect("different bytes");
+    machine.expect_pass();
+}
+
+#[test]
+fn a_channel_carries_more_than_its_buffers_hold() {
+    skip_unless!(have_kvm(), "{NO_KVM}");
+    let mut machine = Builder::guest("test=port").channel().start().unwrap();
+    machine.expect("ready");
+    let mut socket = UnixStream::connect(machine.folder().join("channel")).unwrap();
+    machine.expect("connected");
+    // No byte is a 'q', which would end it.
+    let bytes: Vec<u8> = (0..600_000_u32).map(|at| (at % 100) as u8).collect();
+    let (mut to, sent) = (socket.try_clone().unwrap(), bytes.clone());
+    let writer = std::thread::spawn(move || to.write_all(&sent));
+    let mut got = vec![0; bytes.len()];
+    socket.read_exact(&mut got).unwrap();
+    writer.join().unwrap().unwrap();
+    let wrong = got.iter().zip(&bytes).position(|(g, b)| *g != *b + 1);
+    assert_eq!(wrong, None, "first wrong byte");
+    socket.write_all(b"q").unwrap();
+    drop(socket);
+    machine.expect("echoed 600000 bytes");
     machine.expect_pass();
 }
 

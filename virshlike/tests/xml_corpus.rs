@@ -259,6 +259,8 @@ fn dumps(document: &Document, domain: &Domain, all: bool) -> Vec<String> {
             id: 7,
             ttys: [("serial0".to_string(), "/dev/pts/1".to_string())].into(),
             taps: [("net0".to_string(), "vnet3".to_string())].into(),
+            sockets: [("channel0".to_string(), "/run/vm/x/channel.y".to_string())].into(),
+            connected: [("channel0".to_string(), true)].into(),
             ..Live::default()
         };
         dumps.push(live_xml(document, domain, &live, options));

@@ -17,6 +17,7 @@
 //! | `pci` | lists the PCI functions | |
 //! | `blk` | every request kind on the `disk=`-th disk, data verified | `disk`, `irq=1` |
 //! | `blkread` | reads the whole disk and prints a checksum | `disk` |
+//! | `port` | sends back what comes on port 1 of a console device, each byte plus one | |
 //! | `rng` | reads random bytes | |
 //! | `blkbench` | so many transfers, for a benchmark | `disk`, `count`, `depth`, `bytes`, `random`, `write` |
 //! | `hostile` | what no driver should do, to disk, rng and a network card | `seed`, `rounds`, `net=1` |
@@ -27,6 +28,7 @@
 mod bench;
 mod block;
 mod boot;
+mod console;
 mod entry;
 mod hostile;
 mod ioloop;
@@ -56,6 +58,7 @@ extern "C" fn user_main(start_info: u64) -> ! {
         "blk" => block::test(&boot),
         "blkbench" => bench::disk(&boot),
         "blkread" => block::checksum(&boot),
+        "port" => console::echo(),
         "rng" => simple::rng(),
         "hostile" => hostile::test(&boot),
         "ioloop" => ioloop::test(&boot),

@@ -8,7 +8,7 @@
 //! - [`pager`]: long output on a terminal;
 //! - [`image`]: `vm image` and its own verbs;
 //! - [`shell`]: many commands in one process;
-//! - [`console`]: the terminal side of a guest's console.
+//! - [`console`]: the terminal side of a guest's console; [`mode`]: `--mode` of shutdown and reboot.
 //!
 //! Sentences, tables and data go to standard output, with the blank line that ends each command as
 //! virsh prints it; warnings, errors and hints go to standard error. Nothing here decides what a
@@ -19,6 +19,7 @@ pub mod completion;
 pub mod console;
 mod context;
 pub mod image;
+pub mod mode;
 pub mod not_built;
 pub mod openmetrics;
 pub mod pager;

@@ -206,7 +206,7 @@ impl Daemon {
                     ""
                 };
                 self.tell(&record.name, uuid, "started", how, Priority::Info);
-                tokio::spawn(guest::watch(Guest::new(record, dir), self.sender.clone()));
+                tokio::spawn(guest::watch(Guest::new(*record, dir), self.sender.clone()));
             }
             Ok(Liveness::Ended(_)) if at_start => self.judge(uuid, None),
             Ok(_) => {}

@@ -91,7 +91,7 @@ impl Manager {
         let mut guests = Vec::new();
         for dir in rundir::runs(&self.store.layout().run)? {
             if let Liveness::Alive(record) = dir.liveness()? {
-                guests.push(Guest::new(record, dir));
+                guests.push(Guest::new(*record, dir));
             }
         }
         guests.sort_by_key(|guest| guest.record.id);
@@ -105,7 +105,7 @@ impl Manager {
     pub fn guest(&self, domain: &Domain) -> Result<Option<Guest>> {
         let dir = self.run_dir(domain.uuid);
         Ok(match dir.liveness()? {
-            Liveness::Alive(record) => Some(Guest::new(record, dir)),
+            Liveness::Alive(record) => Some(Guest::new(*record, dir)),
             _ => None,
         })
     }

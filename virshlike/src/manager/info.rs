@@ -127,7 +127,7 @@ impl Manager {
                 ..Condition::new(State::ShutOff, last.end.as_str())
             },
             Liveness::Alive(record) => {
-                let guest = crate::runtime::Guest::new(record, self.run_dir(domain.uuid));
+                let guest = crate::runtime::Guest::new(*record, self.run_dir(domain.uuid));
                 match guest.status(ANSWER) {
                     Ok(status) => Condition::new(State::of_run(&status.run), reason(&status.run)),
                     Err(error) => Condition {
@@ -216,9 +216,11 @@ impl Manager {
             Some(guest) => {
                 let live = model::Live {
                     id: guest.record.id,
+                    connected: self.open_ports(&guest),
                     ttys: guest.record.ttys,
                     taps: guest.record.taps,
                     cpu: guest.record.cpu,
+                    sockets: guest.record.sockets,
                 };
                 model::live_xml(&document, &model, &live, options.shown)
             }

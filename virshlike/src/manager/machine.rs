@@ -1,7 +1,7 @@
 //! From a definition to the machine spec: every file is opened here, every refusal made here, and
 //! nothing has been started or written yet.
 
-use super::{cpu, host};
+use super::{cpu, host, ports};
 use crate::error::{Error, Kind, Result};
 use crate::model::{self, Clock, DiskBus, DiskDevice, DiskSource, InterfaceSource};
 use crate::runtime::chain::{self, Wanted};
@@ -205,6 +205,10 @@ fn devices(
                 chassis: controller.chassis.unwrap_or(bus),
             }),
         });
+    }
+    for controller in model.controllers.iter().filter(|c| c.is_virtio_serial()) {
+        needed(controller.address, controller.at, place)?;
+        devices.push(ports::device(controller, model)?);
     }
     for serial in &model.serials {
         devices.push(DeviceSpec {

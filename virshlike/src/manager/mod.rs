@@ -7,6 +7,7 @@
 //! - [`start`]: from a definition to a running guest; [`machine`] builds its spec.
 //! - [`cpu`]: what the guest is shown of the host's processor.
 //! - [`control`]: suspend, resume, shutdown, reboot, reset, destroy; [`dump`](self): a core of its memory.
+//! - [`agent`]: asks inside the guest.
 //! - [`fleet`]: what starts with the host, and what must end with it.
 //! - [`info`]: state and facts of one domain; [`stats`]: its figures; [`usage`]: all domains'.
 //! - [`watch`]: what happens to domains.
@@ -14,6 +15,7 @@
 //!
 //! Nothing here prints. A verb that only reads takes no lock and writes nothing.
 
+pub mod agent;
 pub mod capabilities;
 pub mod checks;
 pub mod control;
@@ -30,9 +32,11 @@ pub mod machine;
 pub mod metadata;
 pub mod node;
 pub mod pins;
+mod ports;
 pub mod start;
 pub mod stats;
 pub mod storage;
+mod streams;
 pub mod usage;
 pub mod watch;
 

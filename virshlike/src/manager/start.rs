@@ -9,35 +9,29 @@
 //! Up to step 3 nothing has changed; after a failure in 3 to 5 no process and no lock is left.
 
 use super::definition::{self, Checked};
+use super::streams::{self, create_log, log};
 use super::{Domain, Manager, machine, pins};
-use crate::error::{Error, Kind, Result, plain_io};
+use crate::error::{Error, Kind, Result};
 use crate::model;
 use crate::runtime::driver::{Launch, Launched};
-use crate::runtime::files::Descriptors;
 use crate::runtime::guest::{ANSWER, Guest};
 use crate::runtime::record::{ProcessMark, RECORD_VERSION, RunRecord};
-use crate::runtime::rundir::{CONSOLE, CONTROL, RunDir};
+use crate::runtime::rundir::{CONTROL, RunDir};
 use crate::store::{Lock, atomic, journal};
-use rustix::pty::OpenptFlags;
-use rustix::termios::OptionalActions;
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 use vmm_api::control::client::ClientError;
 use vmm_api::control::{Reply, Request};
 use vmm_api::end::EndReason;
-use vmm_api::spec::{DeviceKind, LogSpec, MachineSpec};
 use vmm_api::state::RunState;
 
 /// How long a process may take from its start to its hello.
 const HELLO: Duration = Duration::from_secs(30);
-/// Bytes of one console log file.
-const CONSOLE_LOG: u64 = 2 << 20;
 /// Bytes of one file of the process's own log.
 const VMM_LOG: u64 = 1 << 20;
 /// The run lock gets at least this number: descriptors close in order, so the lock is given up
@@ -154,6 +148,8 @@ impl Manager {
             transient,
             pty: None,
             ttys: BTreeMap::new(),
+            consoles: BTreeMap::new(),
+            sockets: BTreeMap::new(),
             taps: std::mem::take(&mut built.taps),
             cpu: built.cpu.take(),
             process: None,
@@ -165,7 +161,7 @@ impl Manager {
         let launch = match prepared {
             Ok(launch) => launch,
             Err(error) => {
-                dir.abandon();
+                dir.abandon(&record);
                 return Err(error);
             }
         };
@@ -173,7 +169,7 @@ impl Manager {
         let mut process = match self.driver.launch(launch) {
             Ok(process) => process,
             Err(error) => {
-                dir.abandon();
+                dir.abandon(&record);
                 return Err(error);
             }
         };
@@ -231,7 +227,7 @@ impl Manager {
         atomic::create_dir(&logs, 0o700)?;
         let spec = &mut built.spec;
         let descriptors = &mut built.descriptors;
-        consoles(spec, descriptors, dir, &logs, record)?;
+        streams::open(spec, descriptors, &checked.model, dir, &logs, record)?;
         spec.host.control = Some(descriptors.keep(dir.listen(CONTROL)?));
         spec.host.end_reason = Some(descriptors.keep(dir.create_end()?));
         spec.host.log = Some(log(descriptors, &logs, "vmm.log", VMM_LOG)?);
@@ -327,81 +323,6 @@ fn refuse_kept(model: &model::Domain) -> Result<()> {
     error.kind = Kind::Unsupported;
     error.message = "the definition asks for what this build cannot do".into();
     Err(error.hint(format!("take it out for now: vm edit {}", model.name)))
-}
-
-/// Gives the serial ports their sockets, ptys and logs; the first port's pty is the console's.
-fn consoles(
-    spec: &mut MachineSpec,
-    descriptors: &mut Descriptors,
-    dir: &RunDir,
-    logs: &Path,
-    record: &mut RunRecord,
-) -> Result<()> {
-    for device in &mut spec.devices {
-        let DeviceKind::Serial(serial) = &mut device.kind else {
-            continue;
-        };
-        let (master, name) = pty()?;
-        serial.pty = Some(descriptors.keep(master));
-        record.ttys.insert(device.id.clone(), name.clone());
-        if record.pty.is_none() {
-            serial.console = Some(descriptors.keep(dir.listen(CONSOLE)?));
-            serial.log = Some(log(descriptors, logs, "console.log", CONSOLE_LOG)?);
-            record.pty = Some(name);
-        }
-    }
-    Ok(())
-}
-
-/// A pty whose slave passes bytes as they are; the slave's name.
-fn pty() -> Result<(OwnedFd, String)> {
-    let make = || -> std::io::Result<(OwnedFd, String)> {
-        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-        let master = rustix::pty::openpt(flags)?;
-        rustix::pty::grantpt(&master)?;
-        rustix::pty::unlockpt(&master)?;
-        let name = rustix::pty::ptsname(&master, Vec::new())?;
-        let name = name.to_string_lossy().into_owned();
-        // The settings stay with the pty as long as the master is open.
-        let slave = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(libc::O_NOCTTY)
-            .open(&name)?;
-        let mut settings = rustix::termios::tcgetattr(&slave)?;
-        settings.make_raw();
-        rustix::termios::tcsetattr(&slave, OptionalActions::Now, &settings)?;
-        Ok((master, name))
-    };
-    make().map_err(|error| {
-        Error::new(Kind::Host, "cannot make a pty for the console")
-            .cause(plain_io(&error))
-            .hint("is /dev/pts mounted?")
-    })
-}
-
-/// A log of three files, newest first.
-fn log(descriptors: &mut Descriptors, logs: &Path, name: &str, max: u64) -> Result<LogSpec> {
-    let mut files = Vec::new();
-    for suffix in ["", ".1", ".2"] {
-        let file = create_log(&logs.join(format!("{name}{suffix}")), false)?;
-        files.push(descriptors.keep(file));
-    }
-    Ok(LogSpec {
-        files,
-        max_bytes: max,
-    })
-}
-
-fn create_log(path: &Path, fresh: bool) -> Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(fresh)
-        .mode(0o600)
-        .open(path)
-        .map_err(|error| Error::io("open the log", path, &error))
 }
 
 /// Waits for the hello and for the guest to run, or to stand paused where that was asked for.

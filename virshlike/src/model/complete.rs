@@ -11,6 +11,7 @@ use super::device::MacAddress;
 use super::domain::Domain;
 use super::parse::{disk_bus, pci_address};
 use super::schema;
+use super::serial_bus;
 use super::slots::Slots;
 use super::value;
 use crate::xml::{Diagnostics, Document, Edits, Element, NewElement};
@@ -212,6 +213,18 @@ impl<'a> Completer<'a> {
                 .ok_or_else(|| self.no_room(device, "PCI slot"))?;
             write_address(device, address, false, edits);
         }
+        for index in serial_bus::missing_controllers(devices) {
+            let address = self
+                .slots
+                .device_place()
+                .ok_or_else(|| self.no_room(devices, "PCI slot"))?;
+            let controller = NewElement::new("controller")
+                .attribute("type", "virtio-serial")
+                .attribute("index", index.to_string())
+                .child(new_address(address, false));
+            edits.insert(devices.id(), controller, schema::order("devices"));
+        }
+        serial_bus::assign_ports(devices, edits);
         Ok(())
     }
 
@@ -274,7 +287,7 @@ fn wants_pci(device: Element<'_>) -> bool {
     }
 }
 
-fn write_address(device: Element<'_>, address: PciAddress, multifunction: bool, edits: &mut Edits) {
+fn address_attributes(address: PciAddress, multifunction: bool) -> Vec<(&'static str, String)> {
     let mut attributes = vec![
         ("type", "pci".to_string()),
         ("domain", "0x0000".to_string()),
@@ -285,16 +298,25 @@ fn write_address(device: Element<'_>, address: PciAddress, multifunction: bool, 
     if multifunction {
         attributes.push(("multifunction", "on".to_string()));
     }
+    attributes
+}
+
+fn new_address(address: PciAddress, multifunction: bool) -> NewElement {
+    let mut element = NewElement::new("address");
+    for (name, value) in address_attributes(address, multifunction) {
+        element = element.attribute(name, value);
+    }
+    element
+}
+
+fn write_address(device: Element<'_>, address: PciAddress, multifunction: bool, edits: &mut Edits) {
     if let Some(element) = device.child("address") {
-        for (name, value) in attributes {
+        for (name, value) in address_attributes(address, multifunction) {
             edits.set_attribute(element.id(), name, &value);
         }
         return;
     }
-    let mut element = NewElement::new("address");
-    for (name, value) in attributes {
-        element = element.attribute(name, value);
-    }
+    let element = new_address(address, multifunction);
     let order = schema::order(&format!("devices/{}", device.name()));
     edits.insert(device.id(), element, order);
 }

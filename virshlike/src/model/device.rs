@@ -130,11 +130,18 @@ pub struct Controller {
     pub chassis: Option<u8>,
     /// `<target port=...>`
     pub port: Option<u8>,
+    /// `ports=` of a virtio-serial controller.
+    pub ports: Option<u16>,
     /// `<address type='pci'>`
     pub address: Option<PciAddress>,
 }
 
 impl Controller {
+    /// Whether it has ports for channels and virtio consoles.
+    pub fn is_virtio_serial(&self) -> bool {
+        self.kind == "virtio-serial"
+    }
+
     /// Whether it is a PCI Express root port.
     pub fn is_root_port(&self) -> bool {
         self.kind == "pci" && self.model.as_deref() == Some("pcie-root-port")
@@ -264,6 +271,30 @@ pub struct Channel {
     pub backend: CharBackend,
     /// `<target type='virtio' name=...>`
     pub name: Option<String>,
+    /// Its port.
+    pub place: PortPlace,
+}
+
+/// `<address type='virtio-serial'>`: a port of a controller.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PortPlace {
+    /// Index of the controller.
+    pub controller: u32,
+    /// Number of the port; `None` until the definition is complete.
+    pub port: Option<u16>,
+}
+
+/// `<console>` with `<target type='virtio'>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VirtioConsole {
+    /// The place of the element.
+    pub at: Position,
+    /// Unique name.
+    pub alias: String,
+    /// Where it leads.
+    pub backend: CharBackend,
+    /// Its port.
+    pub place: PortPlace,
 }
 
 /// `<rng model='virtio'>`.

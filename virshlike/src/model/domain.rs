@@ -3,7 +3,7 @@
 
 use super::device::{
     Channel, Controller, Disk, Graphics, Input, Interface, MemBalloon, Panic, Rng, SerialPort,
-    Video,
+    Video, VirtioConsole,
 };
 use super::policy::Policy;
 use super::tune::{CpuTune, MemTune};
@@ -57,6 +57,8 @@ pub struct Domain {
     pub serials: Vec<SerialPort>,
     /// Channels in the order of the document.
     pub channels: Vec<Channel>,
+    /// Consoles on virtio, in the order of the document.
+    pub virtio_consoles: Vec<VirtioConsole>,
     /// Entropy devices.
     pub rngs: Vec<Rng>,
     /// The device by which a guest kernel reports that it has crashed.

@@ -30,6 +30,10 @@ pub struct Live {
     pub taps: BTreeMap<String, String>,
     /// The CPU, where the definition alone does not tell.
     pub cpu: Option<LiveCpu>,
+    /// Sockets by the alias of the channel.
+    pub sockets: BTreeMap<String, String>,
+    /// Whether the guest has a channel open, by its alias, as far as that is known.
+    pub connected: BTreeMap<String, bool>,
 }
 
 /// The definition as it is stored, for `dumpxml --inactive` and for domains that are shut off.
@@ -183,6 +187,7 @@ fn show_devices(devices: Element<'_>, domain: &Domain, live: &Live, edits: &mut 
         match device.name() {
             "serial" | "console" => show_tty(device, live.ttys.get(alias), edits),
             "interface" => show_tap(device, live.taps.get(alias), edits),
+            "channel" => show_channel(device, alias, live, edits),
             _ => {}
         }
     }
@@ -203,12 +208,13 @@ fn aliases(domain: &Domain) -> BTreeMap<Position, &str> {
             domain
                 .controllers
                 .iter()
-                .filter(|controller| controller.kind == "pci")
+                .filter(|controller| controller.kind == "pci" || controller.is_virtio_serial())
                 .map(|controller| (controller.at, controller.alias.as_str())),
         )
         .chain(pairs(&domain.interfaces, |d| (d.at, d.alias.as_str())))
         .chain(pairs(&domain.serials, |d| (d.at, d.alias.as_str())))
         .chain(pairs(&domain.channels, |d| (d.at, d.alias.as_str())))
+        .chain(pairs(&domain.virtio_consoles, |d| (d.at, d.alias.as_str())))
         .chain(pairs(&domain.rngs, |d| (d.at, d.alias.as_str())))
         .chain(
             domain
@@ -262,6 +268,34 @@ fn show_tap(device: Element<'_>, tap: Option<&String>, edits: &mut Edits) {
             NewElement::new("target").attribute("dev", tap),
             schema::order("devices/interface"),
         ),
+    }
+}
+
+/// Where a channel's socket is, and whether the guest has its end open.
+fn show_channel(device: Element<'_>, alias: &str, live: &Live, edits: &mut Edits) {
+    match live.sockets.get(alias) {
+        Some(path) => match device.child("source") {
+            Some(source) => {
+                edits.set_attribute(source.id(), "mode", "bind");
+                edits.set_attribute(source.id(), "path", path);
+            }
+            None => edits.insert(
+                device.id(),
+                NewElement::new("source")
+                    .attribute("mode", "bind")
+                    .attribute("path", path),
+                SERIAL_ORDER,
+            ),
+        },
+        None => show_tty(device, live.ttys.get(alias), edits),
+    }
+    if let (Some(target), Some(connected)) = (device.child("target"), live.connected.get(alias)) {
+        let state = if *connected {
+            "connected"
+        } else {
+            "disconnected"
+        };
+        edits.set_attribute(target.id(), "state", state);
     }
 }
 

@@ -16,6 +16,7 @@ mod findings;
 mod parse;
 mod policy;
 mod schema;
+mod serial_bus;
 mod slots;
 mod tune;
 mod value;

@@ -7,6 +7,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 use vmm_api::control::client::{Client, ClientError};
 use vmm_api::control::{Event, Reply, Request, Status};
@@ -44,12 +45,32 @@ impl Guest {
         Client::from_socket(socket, patience)
     }
 
-    /// A connection to its console.
+    /// A connection to its console: the one of this alias, or the first.
     ///
     /// # Errors
-    /// What the socket says.
-    pub fn console(&self) -> io::Result<UnixStream> {
-        self.dir.connect(CONSOLE)
+    /// What the socket says; not found when there is none of that alias.
+    pub fn console(&self, alias: Option<&str>) -> io::Result<UnixStream> {
+        match alias {
+            None => self.dir.connect(CONSOLE),
+            Some(alias) => match self.record.consoles.get(alias) {
+                Some(name) => self.dir.connect(name),
+                None => Err(io::ErrorKind::NotFound.into()),
+            },
+        }
+    }
+
+    /// A connection to the socket of the channel with this alias.
+    ///
+    /// # Errors
+    /// What the socket says; not found when there is no such channel.
+    pub fn channel(&self, alias: &str) -> io::Result<UnixStream> {
+        let path = self.record.sockets.get(alias);
+        let path = Path::new(path.ok_or(io::ErrorKind::NotFound)?);
+        match path.strip_prefix(self.dir.path()) {
+            // A socket's path may have 107 bytes only, and the directory may lie deeper.
+            Ok(name) => self.dir.connect(&name.to_string_lossy()),
+            Err(_) => UnixStream::connect(path),
+        }
     }
 
     /// Asks one thing.

@@ -37,6 +37,12 @@ pub struct RunRecord {
     /// Its CPU, where the definition alone does not tell.
     #[serde(default)]
     pub cpu: Option<LiveCpu>,
+    /// File names of the console sockets in the runtime directory, by alias.
+    #[serde(default)]
+    pub consoles: BTreeMap<String, String>,
+    /// Paths of the channels' sockets, by alias.
+    #[serde(default)]
+    pub sockets: BTreeMap<String, String>,
     /// The process and its start time, to end one that no longer answers. Never used to find out
     /// whether it lives.
     #[serde(default)]

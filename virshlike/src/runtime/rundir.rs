@@ -10,7 +10,7 @@ use crate::store::atomic;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use vmm_api::end::EndRecord;
@@ -32,7 +32,7 @@ pub enum Liveness {
     /// Nothing ran since the host booted.
     Never,
     /// Its process lives.
-    Alive(RunRecord),
+    Alive(Box<RunRecord>),
     /// It ran and ended.
     Ended(LastRun),
 }
@@ -64,7 +64,7 @@ impl RunDir {
             return Ok(self.read(LAST).map_or(Liveness::Never, Liveness::Ended));
         };
         if held {
-            return Ok(Liveness::Alive(record));
+            return Ok(Liveness::Alive(Box::new(record)));
         }
         Ok(Liveness::Ended(self.ended(&record)))
     }
@@ -223,20 +223,38 @@ impl RunDir {
             return Ok(());
         }
         if record.transient {
+            self.remove_sockets(&record);
             return self.remove();
         }
         let last = serde_json::to_vec_pretty(&self.ended(&record)).unwrap_or_default();
         atomic::write_volatile(&self.path.join(LAST), &last)?;
         // run.json goes last: while it stands, the end is read from the files beside it.
-        for name in [CONTROL, CONSOLE, SPEC, LIVE, RUN, END] {
+        self.remove_sockets(&record);
+        for name in [CONTROL, SPEC, LIVE, RUN, END] {
             atomic::remove(&self.path.join(name))?;
         }
         Ok(())
     }
 
+    /// Removes the sockets of consoles and channels; nobody listens on them any more. One that
+    /// cannot be removed is bound over by the next start.
+    fn remove_sockets(&self, record: &RunRecord) {
+        let consoles = record.consoles.values().map(|name| self.path.join(name));
+        let channels = record.sockets.values().map(PathBuf::from);
+        // Records of older builds name no console.
+        let first = self.path.join(CONSOLE);
+        for path in consoles.chain(channels).chain([first]) {
+            let is_socket = |found: fs::Metadata| found.file_type().is_socket();
+            if fs::symlink_metadata(&path).is_ok_and(is_socket) {
+                let _ = fs::remove_file(&path);
+            }
+        }
+    }
+
     /// Forgets a start that did not succeed, keeping what was known of the run before it.
-    pub fn abandon(&self) {
-        for name in [CONTROL, CONSOLE, SPEC, LIVE, RUN, END] {
+    pub fn abandon(&self, record: &RunRecord) {
+        self.remove_sockets(record);
+        for name in [CONTROL, SPEC, LIVE, RUN, END] {
             let _ = fs::remove_file(self.path.join(name));
         }
     }
@@ -289,7 +307,9 @@ mod tests {
             transient: false,
             pty: None,
             taps: Default::default(),
-            ttys: std::collections::BTreeMap::new(),
+            ttys: Default::default(),
+            consoles: Default::default(),
+            sockets: Default::default(),
             cpu: None,
             process: None,
         }
@@ -307,7 +327,7 @@ mod tests {
         assert_eq!(run.liveness().unwrap(), Liveness::Never);
         let lock = run.take_lock().unwrap().unwrap();
         run.write_record(&record()).unwrap();
-        assert_eq!(run.liveness().unwrap(), Liveness::Alive(record()));
+        assert_eq!(run.liveness().unwrap(), Liveness::Alive(Box::new(record())));
         assert!(run.take_lock().unwrap().is_none());
         drop(lock);
         let Liveness::Ended(last) = run.liveness().unwrap() else {

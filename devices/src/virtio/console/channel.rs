@@ -9,8 +9,8 @@ use crate::virtio::worker::{First, race};
 use images::exec::{hung_up, readable, sleep, writable, yield_now};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
-use std::os::fd::{AsFd, OwnedFd};
 use std::future::pending;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -351,11 +351,7 @@ impl Port {
         };
         while !inner.output.is_empty() {
             let (bytes, _) = inner.output.as_slices();
-            match send(
-                &*client,
-                bytes,
-                SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
-            ) {
+            match send(&*client, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
                 Ok(count) => drop(inner.output.drain(..count)),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => break,

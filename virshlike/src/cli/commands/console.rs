@@ -4,13 +4,16 @@ use crate::cli::console::{Escape, Session};
 use crate::cli::{Context, Group, Verb};
 use crate::error::Result;
 
-/// Attach to the serial console of a running domain; leave with Ctrl+]
+/// Attach to a console of a running domain; leave with Ctrl+]
 ///
 /// The last output is shown first. Any number of viewers may be attached, one of them types.
 #[derive(Debug, clap::Args)]
 pub struct Console {
     /// The domain: name, id or UUID
     domain: String,
+    /// The alias of the console, such as serial0 or console1, where there are several
+    #[arg(long, value_name = "ALIAS")]
+    devname: Option<String>,
     /// Take typing over from another viewer
     #[arg(long)]
     force: bool,
@@ -32,6 +35,7 @@ impl Verb for Console {
             force: self.force,
             view: self.view,
             escape: self.escape,
+            devname: self.devname,
         };
         session.run(context, &domain)
     }

@@ -1,12 +1,14 @@
 //! `vm shutdown`
 
+use crate::cli::mode::{Mode, first_that_works};
 use crate::cli::{Context, Group, Verb};
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
+use crate::manager::agent::Farewell;
 use std::time::Duration;
 
-/// Ask a domain to shut down, by pressing its power button
+/// Ask a domain to shut down, by pressing its power button or over its guest agent
 ///
-/// Returns at once: the guest decides. With --wait it returns when the domain is off.
+/// Returns when it was asked: the guest decides. With --wait it returns when the domain is off.
 #[derive(Debug, clap::Args)]
 pub struct Shutdown {
     /// The domain: name, id or UUID
@@ -14,7 +16,7 @@ pub struct Shutdown {
     /// Wait until it is off, at most so many seconds; exit 1 if it is not
     #[arg(long, value_name = "SECONDS")]
     wait: Option<u64>,
-    /// How it is asked: acpi
+    /// How it is asked: acpi, agent, or both in the order that they are tried in
     #[arg(
         long,
         value_name = "MODE",
@@ -32,17 +34,11 @@ impl Verb for Shutdown {
         let domain = context.domain(&self.domain)?;
         let manager = context.manager()?;
         let failed = || format!("Failed to shutdown domain '{}'", domain.name);
-        if !self.mode.split(',').any(|mode| mode == "acpi") {
-            return Err(Error::new(
-                Kind::Unsupported,
-                format!("shutdown by '{}' is not built yet", self.mode),
-            )
-            .hint("use --mode acpi")
-            .context(failed()));
-        }
-        let guest = manager
-            .shutdown(&domain)
-            .map_err(|error| error.context(failed()))?;
+        let guest = first_that_works(&self.mode, |mode| match mode {
+            Mode::Acpi => manager.shutdown(&domain),
+            Mode::Agent => manager.ask_agent(&domain, Farewell::Powerdown),
+        })
+        .map_err(|error| error.context(failed()))?;
         context
             .ui
             .sentence(format!("Domain '{}' is being shutdown", domain.name))?;

@@ -61,7 +61,7 @@ impl fmt::Display for Escape {
 }
 
 /// One look at a console.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Session {
     /// Take typing over from another viewer.
     pub force: bool,
@@ -69,6 +69,8 @@ pub struct Session {
     pub view: bool,
     /// The character that leaves.
     pub escape: Escape,
+    /// The alias of the console; the first one when absent.
+    pub devname: Option<String>,
 }
 
 /// Why a session ended.
@@ -122,10 +124,13 @@ impl Session {
         Ok(())
     }
 
-    fn attach(self, guest: &Guest) -> Result<(UnixStream, Vec<u8>, Attached)> {
+    fn attach(&self, guest: &Guest) -> Result<(UnixStream, Vec<u8>, Attached)> {
         let name = &guest.record.name;
-        let socket = guest.console().map_err(|error| {
+        let socket = guest.console(self.devname.as_deref()).map_err(|error| {
             if error.kind() == io::ErrorKind::NotFound {
+                if let Some(alias) = &self.devname {
+                    return no_such_console(guest, alias);
+                }
                 return Error::new(Kind::NotFound, format!("domain '{name}' has no console"))
                     .hint("add <serial type='pty'/> to its <devices>: vm edit");
             }
@@ -150,6 +155,19 @@ impl Session {
             Error::new(Kind::Guest, what).cause(crate::error::plain_io(&error))
         })?;
         Ok((socket, early, attached))
+    }
+}
+
+fn no_such_console(guest: &Guest, alias: &str) -> Error {
+    let name = &guest.record.name;
+    let known: Vec<&str> = guest.record.consoles.keys().map(String::as_str).collect();
+    let error = Error::new(
+        Kind::NotFound,
+        format!("domain '{name}' has no console '{alias}'"),
+    );
+    match known.as_slice() {
+        [] => error,
+        known => error.hint(format!("it has {}", known.join(", "))),
     }
 }
 

@@ -1,13 +1,13 @@
 //! `<devices>`: addresses and aliases, and the devices that are not disks.
 
 use crate::model::device::{
-    Channel, CharBackend, CharLog, Controller, Graphics, Input, Interface, InterfaceSource,
-    MacAddress, MemBalloon, Panic, Rng, SerialPort, Video,
+    CharBackend, CharLog, Controller, Graphics, Input, Interface, InterfaceSource, MacAddress,
+    MemBalloon, Panic, Rng, SerialPort, Video,
 };
 use crate::model::findings::Findings;
 use crate::model::value;
 use crate::xml::Element;
-use vmm_api::spec::PciAddress;
+use vmm_api::spec::{MAX_CONSOLE_PORTS, PciAddress};
 
 /// The alias that the document gives, else `default`.
 pub(super) fn alias(element: Element<'_>, default: impl FnOnce() -> String) -> String {
@@ -76,6 +76,14 @@ pub(super) fn controller(element: Element<'_>, findings: &mut Findings<'_>) -> O
     };
     let chassis = target("chassis");
     let port = target("port");
+    let expected = format!("a number from 1 to {MAX_CONSOLE_PORTS}");
+    let ports = match kind {
+        "virtio-serial" => findings.parsed(element, "ports", &expected, |text| {
+            let ports = value::unsigned32(text).and_then(|ports| u16::try_from(ports).ok())?;
+            (1..=MAX_CONSOLE_PORTS).contains(&ports).then_some(ports)
+        }),
+        _ => None,
+    };
     if kind == "pci" {
         check_pci_controller(element, model.as_deref(), index, findings);
     }
@@ -91,6 +99,7 @@ pub(super) fn controller(element: Element<'_>, findings: &mut Findings<'_>) -> O
         index,
         chassis,
         port,
+        ports,
         address: pci_address(element, findings),
     })
 }
@@ -230,7 +239,7 @@ fn mac_address(element: Element<'_>, findings: &mut Findings<'_>) -> Option<MacA
     Some(mac)
 }
 
-fn backend(element: Element<'_>) -> CharBackend {
+pub(super) fn backend(element: Element<'_>) -> CharBackend {
     match element.value("type").unwrap_or("pty") {
         "pty" => CharBackend::Pty,
         "null" => CharBackend::Null,
@@ -328,18 +337,6 @@ pub(super) fn serials(
         .map(|console| serial_port(console, 0, findings))
         .into_iter()
         .collect()
-}
-
-pub(super) fn channel(index: usize, element: Element<'_>) -> Channel {
-    Channel {
-        at: element.position(),
-        alias: alias(element, || format!("channel{index}")),
-        backend: backend(element),
-        name: element
-            .child("target")
-            .and_then(|target| target.value("name"))
-            .map(str::to_string),
-    }
 }
 
 pub(super) fn rng(index: usize, element: Element<'_>, findings: &mut Findings<'_>) -> Option<Rng> {

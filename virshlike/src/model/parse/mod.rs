@@ -12,6 +12,7 @@ mod cpu;
 mod devices;
 mod disk;
 mod general;
+pub(super) mod ports;
 mod sense;
 mod sense_devices;
 mod tune;
@@ -118,7 +119,10 @@ fn read(root: Element<'_>, findings: &mut Findings<'_>) -> Domain {
             .collect(),
         serials: devices::serials(devices, findings),
         channels: list("channel")
-            .map(|(index, e)| devices::channel(index, e))
+            .filter_map(|(index, e)| ports::channel(index, e, findings))
+            .collect(),
+        virtio_consoles: list("console")
+            .filter_map(|(index, e)| ports::console(index, e, findings))
             .collect(),
         rngs: list("rng")
             .filter_map(|(index, e)| devices::rng(index, e, findings))

@@ -1,5 +1,6 @@
 //! Sense in the devices that are kept or have no effect yet.
 
+use super::ports::{self, is_on_virtio};
 use super::sense::once;
 use crate::model::findings::Findings;
 use crate::model::value::{any_base, unit_bytes, unsigned};
@@ -195,15 +196,14 @@ fn addresses(devices: Element<'_>, findings: &mut Findings<'_>) {
     once(drives, findings, |line| {
         format!("this place on the bus is taken by the device in line {line}")
     });
-    let ports = devices.children_named("channel").filter_map(|channel| {
-        let address = channel.child("address")?;
-        let part = |name: &str| any_base(address.value(name).unwrap_or("0"));
-        let port = part("port").filter(|port| *port != 0)?;
-        let place = (part("controller"), part("bus"), port);
-        (address.value("type") == Some("virtio-serial")).then_some((place, address))
+    let ports = devices.children().filter_map(|device| {
+        let address = device.child("address").filter(|_| is_on_virtio(device))?;
+        let place = ports::place(device);
+        let taken = (place.controller, place.port?);
+        (address.value("type") == Some("virtio-serial")).then_some((taken, address))
     });
     once(ports, findings, |line| {
-        format!("this port is taken by the channel in line {line}")
+        format!("this port is taken by the device in line {line}")
     });
 }
 

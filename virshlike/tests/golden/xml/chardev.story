@@ -4,10 +4,13 @@ chardev.xml:30:5: warning: <redirdev> has no effect: there is no USB redirection
 
 == refused at start
 chardev.xml:19:19: error: type='tcp' of <serial>: only a pty can be behind it so far
-chardev.xml:26:5: error: <channel>: channels are not built yet
 
 == added to the definition
    6     <type arch='x86_64' machine='vm-q35-1'>hvm</type>
+  28       <address type='virtio-serial' controller='0' bus='0' port='1'/>
+  32     <controller type='virtio-serial' index='0'>
+  33       <address type='pci' domain='0x0000' bus='0x00' slot='0x01' function='0x0'/>
+  34     </controller>
 
 == shown of a running domain
    1 <domain type='kvm' id='3'>
@@ -20,4 +23,5 @@ chardev.xml:26:5: error: <channel>: channels are not built yet
   29       <source path='/dev/pts/4'/>
   31       <alias name='serial0'/>
   35       <alias name='channel0'/>
+  41       <alias name='virtio-serial0'/>
 

@@ -3,7 +3,6 @@ controller.xml:17:23: warning: type='usb' of <controller> has no effect: there i
 
 == refused at start
 controller.xml:16:35: error: model='pcie-to-pci-bridge' of <controller>: only root ports are built
-controller.xml:18:23: error: type='virtio-serial' of <controller>: channels are not built yet
 controller.xml:19:23: error: type='scsi' of <controller>: SCSI is not built yet
 controller.xml:23:24: error: model='virtio' of <memballoon>: the balloon is not built yet; say model='none'
 
@@ -34,6 +33,7 @@ controller.xml:23:24: error: model='virtio' of <memballoon>: the balloon is not 
   25     <controller type='pci' model='pcie-to-pci-bridge' index='6'>
   26       <alias name='pci.6'/>
   27     </controller>
-  35       <alias name='rng0'/>
-  39       <alias name='balloon0'/>
+  30       <alias name='virtio-serial0'/>
+  36       <alias name='rng0'/>
+  40       <alias name='balloon0'/>
 

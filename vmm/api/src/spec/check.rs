@@ -242,7 +242,10 @@ fn check_console(console: &ConsoleSpec, path: &str, problems: &mut Problems) {
         if number >= max || !numbers.insert(number) {
             problems.add(
                 path,
-                format!("port {number} of '{}' is taken, or not below {max}", port.id),
+                format!(
+                    "port {number} of '{}' is taken, or not below {max}",
+                    port.id
+                ),
             );
         }
     }

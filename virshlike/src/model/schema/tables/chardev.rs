@@ -2,7 +2,7 @@
 
 use crate::model::schema::row::Value::{Empty, Number, OneOf, Text, Words, YesNo};
 use crate::model::schema::row::{
-    Group, Word, honoured, kept, kept_word, part, refused_word, warned, word,
+    Group, Word, honoured, kept_word, part, refused_word, warned, word,
 };
 
 pub(super) const GROUPS: &[Group] = &[SERIAL, CONSOLE, CHANNEL, OTHERS, STREAM, AGENTS];
@@ -45,6 +45,27 @@ const STREAMS: &[&str] = &[
     "nmdm",
     "qemu-vdagent",
     "dbus",
+];
+
+const NO_CHANNEL: &str = "only a listening Unix socket or a pty can be behind it so far";
+
+/// What a channel can lead to.
+const CHANNELS: &[Word] = &[
+    word("unix"),
+    word("pty"),
+    word("null"),
+    kept_word("tcp", NO_CHANNEL),
+    kept_word("udp", NO_CHANNEL),
+    kept_word("file", NO_CHANNEL),
+    kept_word("dev", NO_CHANNEL),
+    kept_word("pipe", NO_CHANNEL),
+    kept_word("stdio", NO_CHANNEL),
+    kept_word("vc", NO_CHANNEL),
+    kept_word("spicevmc", NO_CHANNEL),
+    kept_word("spiceport", NO_CHANNEL),
+    kept_word("nmdm", NO_CHANNEL),
+    kept_word("qemu-vdagent", NO_CHANNEL),
+    kept_word("dbus", NO_CHANNEL),
 ];
 
 const SERIAL: Group = Group {
@@ -110,7 +131,7 @@ const CONSOLE: Group = Group {
             "console/target@type",
             Words(&[
                 word("serial"),
-                kept_word("virtio", "virtio consoles are not built yet"),
+                word("virtio"),
                 kept_word("xen", "this is no Xen host"),
                 kept_word("uml", "this is no UML host"),
                 kept_word("lxc", "containers are not run here"),
@@ -118,7 +139,7 @@ const CONSOLE: Group = Group {
                 kept_word("sclp", "it is for s390"),
                 kept_word("sclplm", "it is for s390"),
             ]),
-            "serial",
+            "serial, or virtio for a port of a virtio-serial controller (hvc0)",
         ),
     ],
 };
@@ -127,11 +148,33 @@ const CHANNEL: Group = Group {
     title: "Channels",
     bases: &["devices"],
     rows: &[
-        kept("channel", Empty, "channels are not built yet").many(),
-        part("channel@type", Words(BACKENDS)),
+        honoured(
+            "channel",
+            Empty,
+            "a port of a virtio-serial controller; the first channel or virtio console brings a controller along",
+        )
+        .many(),
+        honoured(
+            "channel@type",
+            Words(CHANNELS),
+            "unix: a socket that is listened on, at source/@path or in the run directory; one client at a time",
+        ),
         part("channel/target", Empty),
-        part("channel/target@type", OneOf(&["virtio", "guestfwd", "xen"])),
-        part("channel/target@name,address,port", Text),
+        honoured(
+            "channel/target@type",
+            Words(&[
+                word("virtio"),
+                kept_word("guestfwd", "there is no user network to forward from"),
+                kept_word("xen", "this is no Xen host"),
+            ]),
+            "virtio",
+        ),
+        honoured(
+            "channel/target@name",
+            Text,
+            "the port's name in the guest: /dev/virtio-ports/NAME",
+        ),
+        part("channel/target@address,port", Text),
         warned(
             "channel/target@state",
             OneOf(&["connected", "disconnected"]),

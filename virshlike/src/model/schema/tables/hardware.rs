@@ -17,7 +17,7 @@ const CONTROLLER: Group = Group {
             Words(&[
                 word("pci"),
                 kept_word("scsi", "SCSI is not built yet"),
-                kept_word("virtio-serial", "channels are not built yet"),
+                word("virtio-serial"),
                 warned_word("usb", "there is no USB"),
                 warned_word("ide", "there is no IDE"),
                 warned_word("sata", "there is no SATA"),
@@ -27,7 +27,7 @@ const CONTROLLER: Group = Group {
                 refused_word("xenbus", "this is no Xen host"),
                 refused_word("isa", "the ISA bus belongs to the machine"),
             ]),
-            "pci",
+            "pci, or virtio-serial for channels and virtio consoles",
         ),
         part("controller@index", Number),
         part(
@@ -79,10 +79,12 @@ const CONTROLLER: Group = Group {
                 word("virtio-non-transitional"),
             ]),
         ),
-        part(
-            "controller@ports,vectors,maxGrantFrames,maxEventChannels",
+        honoured(
+            "controller@ports",
             Number,
+            "how many ports a virtio-serial controller can have; as many as are there when absent",
         ),
+        part("controller@vectors,maxGrantFrames,maxEventChannels", Number),
         part("controller/model", Empty),
         part("controller/model@name", Text),
         part("controller/target", Empty),
