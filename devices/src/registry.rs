@@ -13,6 +13,7 @@ use crate::legacy::serial::Serial;
 use crate::memory::GuestMemoryHandle;
 use crate::pci::{PciRoot, root_port};
 use crate::state::{Origin, StateError};
+use crate::virtio::iothreads::Iothreads;
 use crate::virtio::{block, console, net, rng};
 use std::io;
 use std::sync::Arc;
@@ -35,6 +36,8 @@ pub struct Context {
     pub doorbells: Arc<dyn Doorbells>,
     /// The machine's ear.
     pub requests: Arc<dyn MachineRequests>,
+    /// Threads that disks share.
+    pub iothreads: Arc<Iothreads>,
     /// Descriptors from the manager.
     pub files: Arc<Files>,
     /// The root complex, made once per machine by [`PciRoot::create`].

@@ -219,6 +219,7 @@ impl FakeMachine {
             msis: Arc::<FakeMsis>::clone(&msis),
             doorbells: Arc::<FakeDoorbells>::clone(&doorbells),
             requests: requests.clone(),
+            iothreads: Arc::default(),
             files: Arc::new(Files::default()),
             pci: PciRoot::create(parts, pci)?,
         };

@@ -22,7 +22,7 @@ use devices::backend::char::{LogFiles, RotatingLog};
 use devices::files::Files;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tracing::Level;
@@ -90,6 +90,7 @@ pub fn run(spec_fd: RawFd) -> u8 {
             return Code::Failed.number();
         }
     };
+    host.prepare_last_words();
     let end = match live(spec, &files, &mut host) {
         Ok(end) => end,
         Err(message) => {
@@ -159,8 +160,18 @@ impl Host {
         Ok(host)
     }
 
+    /// What is said when a page of guest RAM is missing and nobody else can say so.
+    fn prepare_last_words(&self) {
+        if let Some(fd) = &self.end_reason {
+            let detail = "guest memory has nothing behind it any more";
+            let record = EndRecord::new(EndReason::Failed, detail, 0);
+            sandbox::set_last_words(Some((fd.as_fd(), record.to_line())));
+        }
+    }
+
     /// The last words, in one write.
     fn record(&mut self, end: &End) {
+        sandbox::set_last_words(None);
         let Some(fd) = self.end_reason.take() else {
             return;
         };

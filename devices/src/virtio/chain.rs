@@ -210,6 +210,11 @@ impl Chain {
         self.writable_len
     }
 
+    /// Pieces of memory that it consists of.
+    pub fn pieces(&self) -> usize {
+        self.pieces.len()
+    }
+
     fn readable_pieces(&self) -> &[Piece] {
         self.pieces.get(..self.readable).unwrap_or_default()
     }
@@ -284,6 +289,31 @@ impl Chain {
         };
         transfer(&buffers(self.writable_pieces(), offset, len)).await
     }
+}
+
+/// As [`Chain::with_writable`], for several chains: the transfer gets the pieces of all, one behind
+/// the other. Each part is a chain, an offset and a length.
+pub async fn with_all_writable<T>(
+    parts: &[(&Chain, u64, u64)],
+    transfer: impl AsyncFnOnce(&[Buffer]) -> T,
+) -> T {
+    let mark = |&(chain, offset, len): &(_, u64, u64)| MarkDirty { chain, offset, len };
+    let _marks: Vec<MarkDirty<'_>> = parts.iter().map(mark).collect();
+    let pieces = parts
+        .iter()
+        .flat_map(|(chain, offset, len)| buffers(chain.writable_pieces(), *offset, *len));
+    transfer(&pieces.collect::<Vec<_>>()).await
+}
+
+/// As [`Chain::with_readable`], for several chains.
+pub async fn with_all_readable<T>(
+    parts: &[(&Chain, u64, u64)],
+    transfer: impl AsyncFnOnce(&[Buffer]) -> T,
+) -> T {
+    let pieces = parts
+        .iter()
+        .flat_map(|(chain, offset, len)| buffers(chain.readable_pieces(), *offset, *len));
+    transfer(&pieces.collect::<Vec<_>>()).await
 }
 
 struct MarkDirty<'a> {

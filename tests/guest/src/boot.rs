@@ -13,6 +13,9 @@ pub struct Boot {
     line: &'static str,
     /// End of the RAM that starts at 1 MiB.
     pub ram_end: u64,
+    /// The memory map and its entries.
+    table: u64,
+    entries: u64,
 }
 
 impl Boot {
@@ -22,23 +25,32 @@ impl Boot {
         assert!(magic == MAGIC, "no start info at {address:#x}");
         let version: u32 = memory::load(address + 4);
         let line = memory::load::<u64>(address + 24);
-        let mut ram_end = 64 << 20;
-        if version >= 1 {
-            let table: u64 = memory::load(address + 40);
-            let entries: u32 = memory::load(address + 48);
-            for entry in (0..u64::from(entries)).map(|at| table + at * 24) {
-                let (start, size): (u64, u64) = (memory::load(entry), memory::load(entry + 8));
-                if memory::load::<u32>(entry + 16) == RAM
-                    && start <= 0x10_0000
-                    && start + size > 0x10_0000
-                {
-                    ram_end = start + size;
-                }
-            }
-        }
-        Self {
+        let mut this = Self {
             line: text_at(line),
-            ram_end,
+            ram_end: 64 << 20,
+            table: 0,
+            entries: 0,
+        };
+        if version >= 1 {
+            this.table = memory::load(address + 40);
+            this.entries = u64::from(memory::load::<u32>(address + 48));
+            let mut end = this.ram_end;
+            this.ram(|start, size| {
+                if start <= 0x10_0000 && start + size > 0x10_0000 {
+                    end = start + size;
+                }
+            });
+            this.ram_end = end;
+        }
+        this
+    }
+
+    /// Every part of RAM: its start and its size.
+    pub fn ram(&self, mut each: impl FnMut(u64, u64)) {
+        for entry in (0..self.entries).map(|at| self.table + at * 24) {
+            if memory::load::<u32>(entry + 16) == RAM {
+                each(memory::load(entry), memory::load(entry + 8));
+            }
         }
     }
 

@@ -14,6 +14,8 @@
 //! | `echo` | sends back what is typed, in capitals, until `q` | |
 //! | `end` | ends the machine: power-off, reset, panic device, triple fault | `how` |
 //! | `dirty` | writes `pages=` pages over and over, verifying its own writes | `pages`, `rounds` |
+//! | `ram` | counts its RAM and uses the end of each part | |
+//! | `lost` | touches the end of RAM when a byte is typed | `by=cpu`, `by=device` |
 //! | `pci` | lists the PCI functions | |
 //! | `blk` | every request kind on the `disk=`-th disk, data verified | `disk`, `irq=1` |
 //! | `blkread` | reads the whole disk and prints a checksum | `disk` |
@@ -54,6 +56,8 @@ extern "C" fn user_main(start_info: u64) -> ! {
         "echo" => simple::echo(),
         "dirty" => simple::dirty(&boot),
         "end" => simple::end(&boot),
+        "ram" => simple::ram(&boot),
+        "lost" => simple::lost(&boot),
         "pci" => pci::list(),
         "blk" => block::test(&boot),
         "blkbench" => bench::disk(&boot),

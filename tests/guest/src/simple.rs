@@ -161,6 +161,38 @@ pub fn rng() {
     say!("rng: {kinds} different bytes");
 }
 
+/// Counts RAM, and writes to the last page of each part of it.
+pub fn ram(boot: &Boot) {
+    let mut total = 0;
+    boot.ram(|start, size| {
+        let last = start + size - 8;
+        memory::map(last);
+        memory::store(last, last);
+        let found: u64 = memory::load(last);
+        assert!(found == last, "{found:#x} at {last:#x}");
+        total += size;
+    });
+    say!("ram {total} bytes");
+}
+
+/// Touches the end of RAM when a byte is typed, or has a device do it.
+pub fn lost(boot: &Boot) {
+    let place = boot.ram_end - 4096;
+    let mut queue = Device::find(ENTROPY, 0).start(0, 0).queue(0, None);
+    say!("ready");
+    while Serial::typed().is_none() {
+        core::hint::spin_loop();
+    }
+    if boot.option("by") == Some("cpu") {
+        memory::store(place, 1u64);
+    } else {
+        queue.submit(0, &[Part::from_device(place, 64)]);
+        let _told = queue.kick();
+    }
+    let (_, length) = memory::wait_for("what cannot come", || queue.done());
+    panic!("{length} bytes came from nowhere");
+}
+
 /// The time stamp counter.
 pub fn cycles() -> u64 {
     // SAFETY: reading it changes nothing.

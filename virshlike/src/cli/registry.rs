@@ -144,6 +144,7 @@ pub const ENTRIES: &[Entry] = &[
     Entry::of::<verb::cpu_baseline::HypervisorCpuBaseline>(),
     Entry::of::<verb::cpu_compare::HypervisorCpuCompare>(),
     Entry::of::<super::image::Image>(),
+    Entry::of::<verb::iothreadinfo::Iothreadinfo>(),
     Entry::of::<verb::vcpupin::Iothreadpin>(),
     Entry::of::<verb::list::List>(),
     Entry::of::<verb::logs::Logs>(),

@@ -150,6 +150,7 @@ fn memory(memory: &model::Memory) -> MemorySpec {
     };
     MemorySpec {
         size: memory.size_kib.saturating_mul(1024),
+        max: memory.max_kib.map(|max| max.saturating_mul(1024)),
         backing,
         mergeable: !memory.backing.nosharepages,
         locked: memory.backing.locked,
@@ -312,6 +313,7 @@ fn disk(
                 .or(disk.error_policy)
                 .unwrap_or(defaults.rerror_policy),
             io: disk.io,
+            iothreads: disk.iothreads.clone(),
             ..defaults
         }),
     }))

@@ -41,6 +41,8 @@ pub struct Disk {
     pub rerror_policy: Option<ErrorPolicy>,
     /// `<driver queues=...>`, 1 to 256.
     pub queues: Option<u16>,
+    /// `<driver iothread=...>`, or the ids in its `<iothreads>`; the disk's own thread when empty.
+    pub iothreads: Vec<u32>,
     /// `<driver queue_size=...>`, a power of two from 2 to 1024.
     pub queue_size: Option<u16>,
     /// `<target dev=...>`

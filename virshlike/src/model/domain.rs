@@ -8,6 +8,7 @@ use super::device::{
 use super::policy::Policy;
 use super::tune::{CpuTune, MemTune};
 use crate::xml::{Diagnostics, Position};
+use std::collections::BTreeSet;
 use uuid::Uuid;
 pub use vmm_api::cpu::Vendor;
 pub use vmm_api::spec::{CpuTopology, EndAction, FeaturePolicy, FeatureRule};
@@ -55,6 +56,8 @@ pub struct Domain {
     pub interfaces: Vec<Interface>,
     /// Serial ports, those that a lone `<console>` stands for included.
     pub serials: Vec<SerialPort>,
+    /// Numbers of the `<iothreads>`.
+    pub iothreads: BTreeSet<u32>,
     /// Channels in the order of the document.
     pub channels: Vec<Channel>,
     /// Consoles on virtio, in the order of the document.
@@ -84,6 +87,8 @@ pub struct Memory {
     pub size_kib: u64,
     /// `<currentMemory>` in KiB, at most `size_kib`; the same when absent.
     pub current_kib: u64,
+    /// `<maxMemory>` in KiB, at least `size_kib`: what the memory map has room for.
+    pub max_kib: Option<u64>,
     /// `<memoryBacking>`.
     pub backing: Backing,
     /// Where `<memory>` stands.

@@ -4,6 +4,7 @@
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
@@ -32,6 +33,24 @@ pub fn vcpus_of(pid: u32) -> Vec<VcpuUse> {
     let mut vcpus: Vec<VcpuUse> = tasks.filter_map(|task| vcpu(&task.path())).collect();
     vcpus.sort_by_key(|vcpu| vcpu.index);
     vcpus
+}
+
+/// Processors that the iothreads of a process may run on, by their numbers; those that have not been
+/// started are not among them.
+pub fn iothreads_of(pid: u32) -> BTreeMap<u32, String> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"));
+    let iothread = |task: fs::DirEntry| {
+        let name = fs::read_to_string(task.path().join("comm")).ok()?;
+        let id = name.trim_end().strip_prefix("iothread")?.parse().ok()?;
+        let status = fs::read_to_string(task.path().join("status")).ok()?;
+        Some((id, allowed_of(&status)?))
+    };
+    tasks
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(iothread)
+        .collect()
 }
 
 fn vcpu(task: &Path) -> Option<VcpuUse> {

@@ -56,6 +56,11 @@ pub enum KvmError {
 }
 
 impl KvmError {
+    /// Whether the kernel could not get at memory that it was given: EFAULT.
+    pub fn is_bad_address(&self) -> bool {
+        matches!(self, Self::Call { source, .. } if source.raw_os_error() == Some(libc::EFAULT))
+    }
+
     pub(crate) fn call(what: impl Into<String>) -> impl FnOnce(kvm_ioctls::Error) -> Self {
         let what = what.into();
         move |error| Self::Call {

@@ -22,6 +22,7 @@ use crate::kvm::doorbells::KvmDoorbells;
 use crate::kvm::interrupts::Interrupts;
 use crate::kvm::{KvmError, System, Vcpu, Vm, kick};
 use crate::memory::{self, MemoryError, layout};
+use crate::sandbox;
 use crate::vcpu::{Board, Chips, Mailbox, VcpuThread};
 use devices::bus::Bus;
 use devices::device::Device;
@@ -34,6 +35,7 @@ use devices::registry::{self, Context, CreateError};
 use devices::state::{Origin, Section};
 use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -73,6 +75,9 @@ pub enum BuildError {
     /// The kernel could not be loaded.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// The handler of missing memory could not be installed.
+    #[error("the handler of missing memory cannot be installed: {0}")]
+    Signal(#[source] io::Error),
     /// A thread could not be started.
     #[error("a vCPU thread cannot be started: {0}")]
     Thread(#[source] io::Error),
@@ -138,6 +143,7 @@ pub fn build(
         }
         None => (memory::build(&spec.memory)?, State::default()),
     };
+    sandbox::guard(&memory, inbox.bell().as_fd()).map_err(BuildError::Signal)?;
     let memory = Arc::new(memory);
     let restored = parts.vcpus.is_some();
     let software = || make_software(&spec, &system, &memory, &boot);
@@ -278,6 +284,7 @@ fn make_devices(
         msis: interrupts.clone(),
         doorbells: Arc::new(KvmDoorbells::new(Arc::clone(vm))),
         requests: Arc::clone(&requests),
+        iothreads: Arc::default(),
         files: Arc::clone(files),
         pci: Arc::clone(&pci),
     };
@@ -458,7 +465,7 @@ pub(super) fn load(
                 .max()
                 .unwrap_or(0),
             mmio32: &[span(layout::MMIO32)],
-            mmio64: layout::mmio64(spec.memory.size).map(span),
+            mmio64: layout::mmio64(spec.memory.most()).map(span),
         },
         serial_ports: &ports,
         pvpanic: spec

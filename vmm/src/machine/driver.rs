@@ -8,7 +8,7 @@ use super::Machine;
 use super::decider::{Ask, Decider, Effect, End, Step};
 use super::inbox::{Inbox, Note};
 use crate::control::{Outbox, Ticket};
-use crate::sandbox::Termination;
+use crate::sandbox::{self, Termination};
 use crate::{dump, snapshot};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fs::File;
@@ -16,7 +16,8 @@ use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use vmm_api::control::{ControlError, ErrorKind, Reply, Request, Status};
+use vmm_api::control::{ControlError, ErrorKind, Event, Reply, Request, Status};
+use vmm_api::end::EndReason;
 
 /// Stack of the thread that a step runs on.
 const STACK: usize = 512 << 10;
@@ -58,6 +59,9 @@ impl Driver {
     fn until_end(&mut self, termination: &Termination) -> End {
         loop {
             self.wait(termination);
+            if let Some(detail) = sandbox::lost_memory() {
+                return self.memory_lost(detail);
+            }
             if termination.came()
                 && let Some(end) = self.ask(Ask::Terminate)
             {
@@ -74,6 +78,22 @@ impl Driver {
                     return end;
                 }
             }
+        }
+    }
+
+    /// A thread met a page of RAM with nothing behind it and can never go on: nobody can be waited
+    /// for, and nothing can be flushed.
+    fn memory_lost(&self, detail: String) -> End {
+        tracing::error!(%detail, "the guest is stopped");
+        let reason = EndReason::Failed;
+        self.outbox.tell(Event::Stopped {
+            reason,
+            detail: detail.clone(),
+        });
+        End {
+            reason,
+            detail,
+            code: None,
         }
     }
 

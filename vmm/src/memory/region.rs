@@ -35,6 +35,13 @@ pub(super) fn fresh(spec: &MemorySpec, span: Range<u64>) -> Result<GuestRegion, 
             Some(memfd(spec, &span, MemfdFlags::empty())?),
         ),
         MemoryBacking::Hugetlb { page_size } => {
+            let size = span.end - span.start;
+            if !size.is_multiple_of(page_size) {
+                return Err(MemoryError::Layout(format!(
+                    "{size} bytes of RAM at {:#x} are no whole number of huge pages of {page_size} bytes; use smaller pages or another size",
+                    span.start
+                )));
+            }
             let flags = MemfdFlags::HUGETLB | huge_flag(page_size);
             (libc::MAP_SHARED, Some(memfd(spec, &span, flags)?))
         }
@@ -112,7 +119,12 @@ fn map(
     file: Option<FileOffset>,
 ) -> Result<GuestRegion, MemoryError> {
     let size = usize::try_from(span.end - span.start).unwrap_or(usize::MAX);
-    let flags = flags | libc::MAP_NORESERVE;
+    // Huge pages are set aside now: without that, a pool that is too small is found out when a page
+    // is touched, and that is a signal instead of an error.
+    let flags = match spec.backing {
+        MemoryBacking::Hugetlb { .. } => flags,
+        MemoryBacking::Anonymous | MemoryBacking::SharedMemfd => flags | libc::MAP_NORESERVE,
+    };
     let place = place(spec, span.start, size, flags, file.as_ref());
     let start = place.map_err(map_error(spec, &span))?;
     let mut builder = MmapRegionBuilder::new_with_bitmap(size, AtomicBitmap::new(size, PAGE))

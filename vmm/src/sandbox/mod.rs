@@ -5,9 +5,11 @@
 #![allow(unsafe_code)]
 
 mod descriptors;
+mod fault;
 mod heap;
 mod signals;
 
 pub use descriptors::{AdoptError, adopt, take_one};
+pub use fault::{guard, lost_memory, set_last_words};
 pub use heap::share_one_heap;
 pub use signals::{Termination, prepare_signals};

@@ -87,7 +87,13 @@ impl Board {
         let exit = match vcpu.run() {
             Ok(exit) => exit,
             Err(error) => {
-                let detail = format!("{error}; {}", vcpu.describe());
+                // KVM's word for a page that cannot be had.
+                let memory = if error.is_bad_address() {
+                    "guest memory has nothing behind it any more: "
+                } else {
+                    ""
+                };
+                let detail = format!("{memory}{error}; {}", vcpu.describe());
                 tracing::error!(vcpu = vcpu.index(), %detail, "the vCPU cannot run");
                 self.requests.crashed(&detail);
                 return Flow::Stop;

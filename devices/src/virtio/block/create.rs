@@ -33,7 +33,7 @@ pub fn create(
 ) -> Result<Arc<dyn Device>, CreateError> {
     let image = open(id, spec, &context.files)?;
     let saved = state::load(id, capacity(&image), origin)?;
-    let block = Block::new(id, spec, image, Arc::clone(&context.requests));
+    let block = Block::new(id, spec, image, context);
     if let Some(saved) = saved {
         block.restore(&saved);
     }

@@ -6,9 +6,10 @@ use super::serve::{self, Disk};
 use super::state::{self, BlkState};
 use super::stats::Stats;
 use crate::device::DeviceError;
-use crate::host::MachineRequests;
+use crate::registry::Context;
 use crate::state::{Section, StateError};
 use crate::virtio::device::{DeviceInfo, VirtioDevice};
+use crate::virtio::iothreads::Iothreads;
 use crate::virtio::queue::Virtqueue;
 use crate::virtio::worker::Worker;
 use images::Image;
@@ -16,7 +17,7 @@ use images::exec::{Engine, Executor};
 use std::io;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
-use vmm_api::spec::{BlkSpec, DiscardMode, IoEngine};
+use vmm_api::spec::{BlkSpec, DetectZeroes, DiscardMode, IoEngine};
 
 /// A disk.
 pub(super) struct Block {
@@ -24,18 +25,14 @@ pub(super) struct Block {
     spec: BlkSpec,
     capacity: u64,
     disk: Arc<Disk>,
-    /// Started with the first queue; it owns all of them.
-    worker: Mutex<Option<Worker>>,
+    iothreads: Arc<Iothreads>,
+    /// Started with the first queue; queue N belongs to number N of them, over and over.
+    workers: Mutex<Vec<Arc<Worker>>>,
 }
 
 impl Block {
     /// A disk on an image that is opened and not active yet.
-    pub(super) fn new(
-        id: &str,
-        spec: &BlkSpec,
-        image: Image,
-        requests: Arc<dyn MachineRequests>,
-    ) -> Self {
+    pub(super) fn new(id: &str, spec: &BlkSpec, image: Image, context: &Context) -> Self {
         let capacity = capacity(&image);
         let limits = Limits {
             capacity,
@@ -58,19 +55,31 @@ impl Block {
                 serial: spec.serial.clone().unwrap_or_default(),
                 error_policy: spec.error_policy,
                 rerror_policy: spec.rerror_policy,
+                merge_writes: spec.detect_zeroes == DetectZeroes::Off,
                 write_through: !config::writeback(spec.cache),
                 writeback: AtomicBool::new(config::writeback(spec.cache)),
-                requests,
+                requests: Arc::clone(&context.requests),
                 stats: Stats::default(),
             }),
             spec: spec.clone(),
-            worker: Mutex::new(None),
+            iothreads: Arc::clone(&context.iothreads),
+            workers: Mutex::default(),
         }
     }
 
     /// Takes what the guest chose before it was saved.
     pub(super) fn restore(&self, state: &BlkState) {
         self.disk.set_writeback(state.writeback);
+    }
+
+    /// The iothreads that the spec names, else a thread for this disk alone.
+    fn start_workers(&self) -> io::Result<Vec<Arc<Worker>>> {
+        let engine = self.engine();
+        if self.spec.iothreads.is_empty() {
+            return Ok(vec![Arc::new(Worker::start(&self.disk.id, engine)?)]);
+        }
+        let ids = self.spec.iothreads.iter();
+        ids.map(|id| self.iothreads.get(*id, engine)).collect()
     }
 
     fn engine(&self) -> Engine {
@@ -110,12 +119,15 @@ impl VirtioDevice for Block {
     }
 
     fn start(&self, features: u64, queues: &[Arc<Virtqueue>]) -> io::Result<()> {
-        let mut worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
-        let worker = match &mut *worker {
-            Some(worker) => worker,
-            slot => slot.insert(Worker::start(&self.disk.id, self.engine())?),
-        };
+        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        if workers.is_empty() {
+            *workers = self.start_workers()?;
+        }
         for queue in queues {
+            let number = usize::from(queue.index()) % workers.len().max(1);
+            let Some(worker) = workers.get(number) else {
+                continue;
+            };
             let (queue, disk) = (Arc::clone(queue), Arc::clone(&self.disk));
             worker.run(move || Box::pin(serve::serve(queue, disk, features)));
         }

@@ -26,6 +26,7 @@
 //! | `device.rs` | the front-end: features, configuration space, start |
 //! | `request.rs` | parsing |
 //! | `serve.rs` | hops 2 to 6 |
+//! | `merge.rs` | neighbours that become one transfer |
 //! | `policy.rs` | which errors pause |
 //! | `stats.rs` | counters and latencies |
 //! | `state.rs` | what is saved |
@@ -33,6 +34,7 @@
 mod config;
 mod create;
 mod device;
+mod merge;
 pub mod policy;
 pub mod request;
 mod serve;

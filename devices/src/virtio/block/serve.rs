@@ -1,10 +1,12 @@
 //! From a chain to its status byte: hops two to six of a request's life.
 
 use super::config::feature;
+use super::merge::{self, Job, Span, Way};
 use super::policy::{self, Action};
 use super::request::{self, HEADER, ID_LENGTH, Limits, Operation, Shape, status};
 use super::stats::{Kind, Stats};
 use crate::host::MachineRequests;
+use crate::virtio::chain::{self, Chain};
 use crate::virtio::queue::{Element, Virtqueue};
 use images::Image;
 use images::error::Result;
@@ -23,6 +25,8 @@ pub(super) struct Disk {
     pub(super) serial: String,
     pub(super) error_policy: ErrorPolicy,
     pub(super) rerror_policy: ErrorPolicy,
+    /// Neighbouring writes may become one: zeroes are not looked for in each of them.
+    pub(super) merge_writes: bool,
     /// The cache mode flushes every write below us.
     pub(super) write_through: bool,
     /// What the guest chose: writes may stay in a cache until flushed.
@@ -49,54 +53,105 @@ impl Answer {
     fn error(status: u8) -> Self {
         Self { status, filled: 0 }
     }
+
+    /// Writes the status byte of `job`; how many bytes the driver is told of.
+    fn write(&self, job: &Job) -> u32 {
+        write_status(&job.element, job.writable, self)
+    }
 }
 
-/// Serves one queue until it is stopped. Each request is a task of its own.
+/// Writes a status byte behind what was filled; how many bytes the driver is told of. What was filled
+/// is contiguous from the start; the status byte counts when nothing lies between (virtio 1.3
+/// §2.7.8). There is at least one writable byte.
+fn write_status(element: &Element, writable: u64, answer: &Answer) -> u32 {
+    let at = writable.saturating_sub(1);
+    element.write_at(at, &[answer.status]);
+    let written = if answer.filled == at {
+        writable
+    } else {
+        answer.filled
+    };
+    u32::try_from(written).unwrap_or(u32::MAX)
+}
+
+/// Requests that are taken together, and may be done together.
+const BATCH: usize = 64;
+
+/// Serves one queue until it is stopped. Each request is a task of its own, or one with its
+/// neighbours.
 pub(super) async fn serve(queue: Arc<Virtqueue>, disk: Arc<Disk>, features: u64) {
     let mut watch = Watch::new(Arc::clone(&queue) as Arc<dyn Watched>);
     loop {
-        while let Some(element) = queue.next_now() {
-            let task = handle(element, Arc::clone(&disk), features);
-            if let Err(error) = spawn_local(task) {
+        let mut jobs = Vec::new();
+        let mut taken = 0;
+        while taken < BATCH
+            && let Some(element) = queue.next_now()
+        {
+            taken += 1;
+            jobs.extend(disk.understand(element));
+        }
+        for run in merge::runs(jobs, disk.merge_writes) {
+            let spawned = match run.span {
+                Some(span) if run.jobs.len() > 1 => spawn_local(together(
+                    run.jobs,
+                    span,
+                    Arc::clone(&queue),
+                    (Arc::clone(&disk), features),
+                )),
+                _ => run
+                    .jobs
+                    .into_iter()
+                    .try_for_each(|job| spawn_local(alone(job, Arc::clone(&disk), features))),
+            };
+            if let Err(error) = spawned {
                 tracing::error!(id = disk.id, %error, "a request was parked");
             }
         }
-        if !queue.wait(&mut watch).await {
+        if taken == 0 && !queue.wait(&mut watch).await {
             return;
         }
     }
 }
 
-/// One request from parsing to its used entry.
-async fn handle(element: Element, disk: Arc<Disk>, features: u64) {
-    let shape = Shape {
-        readable: element.readable_len(),
-        writable: element.writable_len(),
-    };
-    let Some(status_at) = shape.writable.checked_sub(1) else {
-        // There is no place to complain in.
-        disk.stats.malformed();
-        return element.complete(0);
-    };
-    let answer = match parse(&element, shape, disk.limits) {
-        Ok(operation) => match disk.carry_out(&element, &operation, features).await {
-            Some(answer) => answer,
-            None => return element.park(),
-        },
-        Err(refusal) => {
-            disk.stats.malformed();
-            Answer::error(refusal.status())
+/// One request to its used entry.
+async fn alone(job: Job, disk: Arc<Disk>, features: u64) {
+    match disk.carry_out(&job, features).await {
+        Some(answer) => {
+            let written = answer.write(&job);
+            job.element.complete(written);
         }
-    };
-    element.write_at(status_at, &[answer.status]);
-    // What was filled is contiguous from the start; the status byte counts when nothing lies
-    // between (virtio 1.3 §2.7.8).
-    let written = if answer.filled == status_at {
-        shape.writable
-    } else {
-        answer.filled
-    };
-    element.complete(u32::try_from(written).unwrap_or(u32::MAX));
+        None => job.element.park(),
+    }
+}
+
+/// Neighbours to their used entries, which the driver sees all at once.
+async fn together(
+    jobs: Vec<Job>,
+    span: Span,
+    queue: Arc<Virtqueue>,
+    (disk, features): (Arc<Disk>, u64),
+) {
+    if disk.transfer(&jobs, span, features).await.is_err() {
+        // One of them may fail for a reason that is not the others'.
+        for job in jobs {
+            if let Err(error) = spawn_local(alone(job, Arc::clone(&disk), features)) {
+                tracing::error!(id = disk.id, %error, "a request was parked");
+            }
+        }
+        return;
+    }
+    disk.stats.merged(jobs.len() - 1);
+    let used = jobs.into_iter().map(|job| {
+        let (_, bytes) = job.data();
+        let (kind, filled) = match span.way {
+            Way::Read => (Kind::Read, bytes),
+            Way::Write => (Kind::Write, 0),
+        };
+        disk.stats.done(kind, bytes, job.taken.elapsed());
+        let written = Answer::ok(filled).write(&job);
+        (job.element, written)
+    });
+    queue.complete_all(used.collect());
 }
 
 /// Reads header and ranges, and parses them.
@@ -135,21 +190,70 @@ impl Disk {
         self.writeback.store(writeback, Ordering::Release);
     }
 
+    /// Parses a request; answers it at once when it makes no sense.
+    fn understand(&self, element: Element) -> Option<Job> {
+        let shape = Shape {
+            readable: element.readable_len(),
+            writable: element.writable_len(),
+        };
+        if shape.writable == 0 {
+            // There is no place to complain in.
+            self.stats.malformed();
+            element.complete(0);
+            return None;
+        }
+        match parse(&element, shape, self.limits) {
+            Ok(operation) => Some(Job {
+                element,
+                operation,
+                writable: shape.writable,
+                taken: Instant::now(),
+            }),
+            Err(refusal) => {
+                self.stats.malformed();
+                let answer = Answer::error(refusal.status());
+                let written = write_status(&element, shape.writable, &answer);
+                element.complete(written);
+                None
+            }
+        }
+    }
+
+    /// Moves the bytes of neighbours in one transfer.
+    async fn transfer(&self, jobs: &[Job], span: Span, features: u64) -> Result<()> {
+        let parts: Vec<(&Chain, u64, u64)> = jobs
+            .iter()
+            .map(|job| {
+                let (offset, len) = job.data();
+                (&*job.element, offset, len)
+            })
+            .collect();
+        let image = &self.image;
+        match span.way {
+            Way::Read => {
+                chain::with_all_writable(&parts, async |bytes| image.read(span.offset, bytes).await)
+                    .await
+            }
+            Way::Write => {
+                chain::with_all_readable(&parts, async |bytes| {
+                    image.write(span.offset, bytes).await
+                })
+                .await?;
+                self.make_durable(features).await
+            }
+        }
+    }
+
     /// Does it; `None` when the request has to wait for a resume.
-    async fn carry_out(
-        &self,
-        element: &Element,
-        operation: &Operation,
-        features: u64,
-    ) -> Option<Answer> {
+    async fn carry_out(&self, job: &Job, features: u64) -> Option<Answer> {
+        let (element, operation) = (&job.element, &job.operation);
         let Some((kind, bytes)) = class(operation) else {
             return Some(Answer::ok(self.write_id(element)));
         };
-        let started = Instant::now();
         let result = self.perform(element, operation, features).await;
         let filled = if kind == Kind::Read { bytes } else { 0 };
         let Err(error) = result else {
-            self.stats.done(kind, bytes, started.elapsed());
+            self.stats.done(kind, bytes, job.taken.elapsed());
             return Some(Answer::ok(filled));
         };
         let policy = match kind {
@@ -205,11 +309,16 @@ impl Disk {
             Operation::Flush => return image.flush().await,
             Operation::GetId => return Ok(()),
         }
+        self.make_durable(features).await
+    }
+
+    /// After a change: flushes where the driver may count on it.
+    async fn make_durable(&self, features: u64) -> Result<()> {
         // virtio 1.3 §5.2.6.2: without a negotiated flush, or when the driver chose so, a change
         // is durable before it is reported.
         let durable = features & feature::FLUSH == 0 || !self.writeback();
         if durable && !self.write_through {
-            image.flush().await?;
+            self.image.flush().await?;
         }
         Ok(())
     }

@@ -40,6 +40,8 @@ pub(super) struct Stats {
     malformed: AtomicU64,
     /// Requests that were parked.
     parked: AtomicU64,
+    /// Requests that were done together with the one before.
+    merged: AtomicU64,
 }
 
 fn add(counter: &AtomicU64, value: u64) {
@@ -104,6 +106,11 @@ impl Stats {
         add(&self.parked, 1);
     }
 
+    /// So many requests went along with another.
+    pub(super) fn merged(&self, count: usize) {
+        add(&self.merged, count as u64);
+    }
+
     /// Everything, by name.
     pub(super) fn value(&self) -> Value {
         json!({
@@ -114,6 +121,7 @@ impl Stats {
             "write_zeroes": self.write_zeroes.value(),
             "malformed": self.malformed.load(Ordering::Relaxed),
             "parked": self.parked.load(Ordering::Relaxed),
+            "merged": self.merged.load(Ordering::Relaxed),
         })
     }
 }

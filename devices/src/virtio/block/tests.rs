@@ -1,6 +1,8 @@
 //! A disk through the buses.
 
 mod dirty;
+mod merge;
+mod queues;
 
 use super::device::Block;
 use super::request::status;
@@ -304,8 +306,8 @@ fn faulty(
     let image = Image::open_storage(storage.clone().into(), "memory", &options, &DenyAll);
     let mut spec = blk();
     spec.error_policy = policy;
-    let requests = Arc::clone(&machine.context.requests);
-    let block = Block::new("virtio-disk0", &spec, image.expect("an image"), requests);
+    let image = image.expect("an image");
+    let block = Block::new("virtio-disk0", &spec, image, &machine.context);
     let device = VirtioPci::create(
         "virtio-disk0",
         ADDRESS,

@@ -1,6 +1,7 @@
 //! `vm domblkstat`
 
 use super::domblkinfo::alias_of;
+use crate::cli::table::Table;
 use crate::cli::{Context, Group, Verb};
 use crate::error::Result;
 
@@ -23,6 +24,50 @@ pub struct Domblkstat {
     domain: String,
     /// The disk's target, such as vda, or its source
     device: Option<String>,
+    /// Show how long requests took instead, in classes that double from one to the next
+    #[arg(long)]
+    histogram: bool,
+}
+
+/// Kinds of requests whose times are kept.
+const KINDS: &[(&str, &str)] = &[
+    ("read", "read"),
+    ("write", "write"),
+    ("flush", "flush"),
+    ("discard", "discard"),
+    ("write_zeroes", "write zeroes"),
+];
+
+/// The rows of one disk's histogram: kind of request, upper end of the class, how many. Class N is of
+/// requests below 2^N microseconds; the last one is of all the others.
+fn classes(counters: &serde_json::Value) -> Vec<[String; 3]> {
+    let mut rows = Vec::new();
+    for (kind, words) in KINDS {
+        let Some(classes) = counters[kind]["latency_log2_us"].as_array() else {
+            continue;
+        };
+        for (class, count) in classes.iter().enumerate() {
+            let count = count.as_u64().unwrap_or(0);
+            if count == 0 {
+                continue;
+            }
+            let limit = match class + 1 == classes.len() {
+                true => "more".to_string(),
+                false => duration(1_u64.checked_shl(class as u32).unwrap_or(u64::MAX)),
+            };
+            rows.push([(*words).to_string(), limit, count.to_string()]);
+        }
+    }
+    rows
+}
+
+/// Microseconds, as people read them.
+fn duration(micros: u64) -> String {
+    match micros {
+        0..1024 => format!("{micros} us"),
+        1024..1_048_576 => format!("{} ms", micros / 1024),
+        _ => format!("{} s", micros / 1_048_576),
+    }
 }
 
 impl Verb for Domblkstat {
@@ -44,6 +89,16 @@ impl Verb for Domblkstat {
             found.retain(|alias, _| wanted.contains(alias));
             return context.ui.json(&found);
         }
+        if self.histogram {
+            let mut table = Table::new(&["Target", "Request", "Below", "Count"]);
+            for disk in model.disks.iter().filter(|d| wanted.contains(&d.alias)) {
+                let counters = stats.get(&disk.alias);
+                for [kind, limit, count] in counters.map(classes).unwrap_or_default() {
+                    table.row([disk.target.clone(), kind, limit, count]);
+                }
+            }
+            return context.ui.data(&table.render(context.ui.quiet));
+        }
         for disk in model
             .disks
             .iter()
@@ -61,5 +116,27 @@ impl Verb for Domblkstat {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_classes_with_requests_are_shown() {
+        let mut classes_of = vec![0; 24];
+        classes_of[0] = 3;
+        classes_of[12] = 2;
+        classes_of[23] = 1;
+        let counters = serde_json::json!({ "read": { "latency_log2_us": classes_of } });
+        let rows = classes(&counters);
+        let expected = [
+            ["read", "1 us", "3"],
+            ["read", "4 ms", "2"],
+            ["read", "more", "1"],
+        ];
+        assert_eq!(rows, expected.map(|row| row.map(String::from)));
+        assert!(classes(&serde_json::json!({})).is_empty());
     }
 }

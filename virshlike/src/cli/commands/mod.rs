@@ -42,6 +42,7 @@ pub mod help;
 pub mod history;
 pub mod host_check;
 pub mod hostname;
+pub mod iothreadinfo;
 pub mod list;
 pub mod logs;
 pub mod maxvcpus;

@@ -155,11 +155,11 @@ impl Verb for Iothreadpin {
         Err(Error::new(
             Kind::Unsupported,
             format!(
-                "invalid argument: domain '{}' has no iothread {}; it cannot be pinned to {}",
-                domain.name, self.iothread, self.cpulist
+                "iothread {} of domain '{}' cannot be pinned to {}: this is not built yet",
+                self.iothread, domain.name, self.cpulist
             ),
         )
-        .cause("each disk has a worker of its own, which runs where the emulator's threads do")
+        .cause("iothreads run where the emulator's threads do")
         .hint(format!("vm emulatorpin {} {}", domain.name, self.cpulist)))
     }
 }

@@ -268,6 +268,22 @@ fn startable(root: Element<'_>, domain: &Domain, findings: &mut Findings<'_>) {
             );
         }
     }
+    for disk in &domain.disks {
+        let missing = disk
+            .iothreads
+            .iter()
+            .find(|id| !domain.iothreads.contains(*id));
+        if let Some(id) = missing {
+            findings.error_with_hint(
+                disk.at,
+                format!(
+                    "the disk '{}' wants iothread {id}, and there is none",
+                    disk.target
+                ),
+                format!("write <iothreads>{id}</iothreads>, or take iothread= away"),
+            );
+        }
+    }
     if domain.memory.current_kib < domain.memory.size_kib {
         let at = root
             .child("currentMemory")

@@ -40,6 +40,7 @@ pub(super) fn disk(element: Element<'_>, findings: &mut Findings<'_>) -> Option<
         error_policy: driver.error_policy,
         rerror_policy: driver.rerror_policy,
         queues: driver.queues,
+        iothreads: iothreads(element.child("driver")),
         queue_size: driver.queue_size,
         target,
         bus,
@@ -52,6 +53,20 @@ pub(super) fn disk(element: Element<'_>, findings: &mut Findings<'_>) -> Option<
         boot_order: boot_order(element, findings),
         address: pci_address(element, findings),
     })
+}
+
+/// The threads that a `<driver>` names; one that is no number has been refused by the tables.
+fn iothreads(driver: Option<Element<'_>>) -> Vec<u32> {
+    let Some(driver) = driver else {
+        return Vec::new();
+    };
+    let listed = driver
+        .child("iothreads")
+        .into_iter()
+        .flat_map(|list| list.children_named("iothread"))
+        .filter_map(|iothread| iothread.value("id"));
+    let stated = driver.value("iothread").into_iter().chain(listed);
+    stated.filter_map(value::unsigned32).collect()
 }
 
 fn target(element: Element<'_>, findings: &mut Findings<'_>) -> Option<String> {

@@ -4,6 +4,7 @@ use crate::model::domain::{Backing, BootDevice, Clock, EndAction, Features, Memo
 use crate::model::findings::Findings;
 use crate::model::value;
 use crate::xml::{Element, Position};
+use std::collections::BTreeSet;
 use uuid::Uuid;
 use vmm_api::spec::{MACHINE_NEWEST, MAX_VCPUS};
 
@@ -178,6 +179,7 @@ pub(super) fn memory(root: Element<'_>, findings: &mut Findings<'_>) -> Option<M
             return Some(Memory {
                 size_kib,
                 current_kib: size_kib,
+                max_kib: max_kib(root, size_kib, findings),
                 backing: backing(root),
                 at: root.position(),
             });
@@ -212,9 +214,63 @@ pub(super) fn memory(root: Element<'_>, findings: &mut Findings<'_>) -> Option<M
     Some(Memory {
         size_kib,
         current_kib,
+        max_kib: max_kib(root, size_kib, findings),
         backing: backing(root),
         at: element.position(),
     })
+}
+
+/// `<maxMemory>`: what there may be after hot-plug.
+fn max_kib(root: Element<'_>, size_kib: u64, findings: &mut Findings<'_>) -> Option<u64> {
+    let element = root.child("maxMemory")?;
+    let max_kib = pages_kib(element, findings)?;
+    if max_kib < size_kib {
+        findings.error_with_hint(
+            element.text_position(),
+            format!("<maxMemory> of {max_kib} KiB is less than the <memory> of {size_kib} KiB"),
+            "raise <maxMemory> or lower <memory>",
+        );
+    }
+    Some(max_kib)
+}
+
+/// The most iothreads that a domain may have.
+const MAX_IOTHREADS: u32 = 256;
+
+/// Numbers of the iothreads: those that `<iothreadids>` gives, filled up from 1 to the count.
+pub(super) fn iothreads(root: Element<'_>, findings: &mut Findings<'_>) -> BTreeSet<u32> {
+    let mut ids = BTreeSet::new();
+    let listed = root.child("iothreadids").into_iter();
+    for iothread in listed.flat_map(|list| list.children_named("iothread")) {
+        let id = findings.parsed(iothread, "id", "a number from 1", |text| {
+            value::unsigned32(text).filter(|id| *id > 0)
+        });
+        if let Some(id) = id
+            && !ids.insert(id)
+        {
+            findings.error(
+                iothread.position(),
+                format!("the iothread {id} is there twice"),
+            );
+        }
+    }
+    let Some(element) = root.child("iothreads") else {
+        return ids;
+    };
+    let count = value::unsigned32(element.text().trim()).filter(|count| *count <= MAX_IOTHREADS);
+    let Some(count) = count else {
+        findings.error(
+            element.text_position(),
+            format!("a domain may have 0 to {MAX_IOTHREADS} iothreads"),
+        );
+        return ids;
+    };
+    let mut next = 1;
+    while ids.len() < count as usize {
+        ids.insert(next);
+        next += 1;
+    }
+    ids
 }
 
 /// The sum of the guest's NUMA nodes, which stands for a missing `<memory>`.

@@ -118,6 +118,7 @@ fn read(root: Element<'_>, findings: &mut Findings<'_>) -> Domain {
             .filter_map(|(index, e)| devices::interface(index, e, findings))
             .collect(),
         serials: devices::serials(devices, findings),
+        iothreads: general::iothreads(root, findings),
         channels: list("channel")
             .filter_map(|(index, e)| ports::channel(index, e, findings))
             .collect(),

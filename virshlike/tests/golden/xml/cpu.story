@@ -1,5 +1,5 @@
 == warnings
-cpu.xml:6:3: warning: <iothreads> has no effect: each disk has a worker of its own
+
 
 == refused at start
 

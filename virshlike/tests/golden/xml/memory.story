@@ -5,7 +5,7 @@ memory.xml:19:5: warning: <discard> has no effect: RAM is given back when the pr
 memory.xml:24:3: warning: <numatune> has no effect: the host's NUMA nodes are not chosen yet
 
 == refused at start
-memory.xml:7:3: error: <maxMemory>: memory hot-plug is not built yet
+
 
 == added to the definition
   28     <type arch='x86_64' machine='vm-q35-1'>hvm</type>

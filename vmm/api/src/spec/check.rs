@@ -75,6 +75,17 @@ fn check_machine(spec: &MachineSpec, problems: &mut Problems) {
             ),
         );
     }
+    if let Some(max) = spec.memory.max
+        && (max < spec.memory.size || !max.is_multiple_of(4096))
+    {
+        problems.add(
+            "memory/max",
+            format!(
+                "{max} bytes; it must be a multiple of 4096 and at least the size of {}",
+                spec.memory.size
+            ),
+        );
+    }
     let BootSpec::Kernel { cmdline, .. } = &spec.boot;
     if cmdline.len() > MAX_CMDLINE {
         problems.add(

@@ -209,6 +209,10 @@ pub struct BlkSpec {
     /// How the file is driven.
     #[serde(default)]
     pub io: IoEngine,
+    /// Numbers of the threads that its queues are dealt out to, in turn; other disks may name them
+    /// too. A thread of its own when empty.
+    #[serde(default)]
+    pub iothreads: Vec<u32>,
 }
 
 fn one() -> u16 {
@@ -234,6 +238,7 @@ impl BlkSpec {
             error_policy: ErrorPolicy::default(),
             rerror_policy: ErrorPolicy::default(),
             io: IoEngine::default(),
+            iothreads: Vec::new(),
         }
     }
 }

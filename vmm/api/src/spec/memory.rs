@@ -23,6 +23,10 @@ pub enum MemoryBacking {
 pub struct MemorySpec {
     /// Bytes of RAM at start, a multiple of 4096, at least 1 MiB.
     pub size: u64,
+    /// Bytes that there may be at most after hot-plug (`<maxMemory>`), a multiple of 4096, at least
+    /// `size`: the memory map leaves this much room for RAM. As much as `size` when absent.
+    #[serde(default)]
+    pub max: Option<u64>,
     /// What it is made of.
     #[serde(default)]
     pub backing: MemoryBacking,
@@ -42,10 +46,16 @@ fn yes() -> bool {
 }
 
 impl MemorySpec {
+    /// Bytes that the memory map leaves room for.
+    pub fn most(&self) -> u64 {
+        self.max.unwrap_or(self.size).max(self.size)
+    }
+
     /// `size` bytes of the default kind.
     pub fn anonymous(size: u64) -> Self {
         Self {
             size,
+            max: None,
             backing: MemoryBacking::Anonymous,
             mergeable: true,
             locked: false,

@@ -162,15 +162,15 @@ const DRIVER: Group = Group {
             "a power of two from 2 to 1024; 256 when absent",
         ),
         warned("driver@copy_on_read", OnOff, "reads never write"),
-        warned(
+        honoured(
             "driver@iothread",
             Number,
-            "each disk has a worker of its own",
+            "the thread that serves its queues; one of its own when absent",
         ),
-        warned(
+        honoured(
             "driver/iothreads",
             Empty,
-            "each disk has a worker of its own",
+            "several threads: queues are dealt out to them in turn",
         ),
         part("driver/iothreads/iothread", Empty).many(),
         part("driver/iothreads/iothread@id", Number),

@@ -71,7 +71,11 @@ const MEMORY: Group = Group {
     title: "Memory",
     bases: &[""],
     rows: &[
-        kept("maxMemory", Text, "memory hot-plug is not built yet"),
+        honoured(
+            "maxMemory",
+            Text,
+            "addresses that are kept free for memory; plugging it in is not built yet",
+        ),
         part("maxMemory@slots", Number),
         part("maxMemory@unit", Text),
         honoured(

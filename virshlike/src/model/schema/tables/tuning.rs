@@ -12,8 +12,12 @@ const CPUS: Group = Group {
     title: "CPU tuning",
     bases: &[""],
     rows: &[
-        warned("iothreads", Number, "each disk has a worker of its own"),
-        warned("iothreadids", Empty, "each disk has a worker of its own"),
+        honoured(
+            "iothreads",
+            Number,
+            "threads that disks may name; a disk that names none has one of its own",
+        ),
+        honoured("iothreadids", Empty, "numbers of the iothreads"),
         part("iothreadids/iothread", Empty).many(),
         part(
             "iothreadids/iothread@id,thread_pool_min,thread_pool_max",

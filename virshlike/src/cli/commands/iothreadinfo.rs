@@ -1,0 +1,66 @@
+//! `vm iothreadinfo`
+
+use crate::cli::table::Table;
+use crate::cli::{Context, Group, Verb};
+use crate::error::Result;
+use crate::runtime::threads::{allowed, iothreads_of};
+use serde::Serialize;
+
+/// Print the iothreads of a domain and the processors that they may run on
+#[derive(Debug, clap::Args)]
+pub struct Iothreadinfo {
+    /// The domain: name, id or UUID
+    domain: String,
+    /// The definition, also of a running domain
+    #[arg(long)]
+    config: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Line {
+    iothread: u32,
+    affinity: String,
+    /// Whether a disk of the guest has started it.
+    started: bool,
+}
+
+impl Verb for Iothreadinfo {
+    const NAME: &'static str = "iothreadinfo";
+    const GROUP: Group = Group::Domain;
+
+    fn run(self, context: &Context) -> Result<()> {
+        let manager = context.manager()?;
+        let domain = context.domain(&self.domain)?;
+        let guest = match self.config {
+            true => None,
+            false => manager.guest(&domain)?,
+        };
+        let (_, model) = manager.current_definition(&domain, guest.as_ref())?;
+        let process = guest.and_then(|guest| guest.record.process);
+        let pid = process
+            .filter(|process| process.exists())
+            .map(|process| process.pid);
+        let threads = pid.map(iothreads_of).unwrap_or_default();
+        let otherwise = allowed(pid.unwrap_or(std::process::id())).unwrap_or_default();
+        let lines: Vec<Line> = model
+            .iothreads
+            .iter()
+            .map(|id| Line {
+                iothread: *id,
+                affinity: threads.get(id).unwrap_or(&otherwise).clone(),
+                started: threads.contains_key(id),
+            })
+            .collect();
+        if context.ui.is_json() {
+            return context.ui.json(&lines);
+        }
+        if lines.is_empty() {
+            return context.ui.sentence("No IOThreads found for the domain");
+        }
+        let mut table = Table::new(&["IOThread ID", "CPU Affinity"]);
+        for line in lines {
+            table.row([line.iothread.to_string(), line.affinity]);
+        }
+        context.ui.data(&table.render(context.ui.quiet))
+    }
+}
