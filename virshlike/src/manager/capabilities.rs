@@ -128,7 +128,7 @@ impl Manager {
             .child(text("machine", MACHINE_NEWEST))
             .child(text("arch", ARCH))
             .child(element("vcpu").attribute("max", most_vcpus(offered.as_ref()).to_string()))
-            .child(supported("iothreads", false))
+            .child(supported("iothreads", true))
             .child(firmware())
             .child(cpu_modes(offered.as_ref()))
             .child(
