@@ -11,15 +11,12 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use common::replay::*;
 use common::*;
 use images::exec::Executor;
-use images::ops::Repair;
-use images::ops::check::check_storage;
 use images::ops::create::{Backing, CreateOptions, create_on};
 use images::storage::{Event, MemoryStorage, Storage};
 use images::{Format, Gate, GateRequest, Image, OpenOptions, OpenedFile};
-
-const SECTOR: usize = 512;
 
 /// Opens one known backing file.
 struct OneFile(Option<PathBuf>);
@@ -36,17 +33,6 @@ impl Gate for OneFile {
             format: Format::Raw,
         })
     }
-}
-
-/// One change and when it happened: positions of the log, and the order of all calls and returns,
-/// which is finer because some requests only change memory.
-#[derive(Debug, Clone)]
-struct Done {
-    change: Change,
-    issued: usize,
-    acknowledged: usize,
-    called: u64,
-    returned: u64,
 }
 
 /// What was recorded.
@@ -75,17 +61,6 @@ fn read_all(ex: &Executor, storage: &MemoryStorage, gate: &OneFile) -> Result<Ve
             .map_err(|e| e.to_string())?
             .to_vec())
     })
-}
-
-fn overlap(a: Change, b: Change) -> bool {
-    let range = |c| match c {
-        Change::Write { at, len, .. }
-        | Change::Zero { at, len, .. }
-        | Change::Discard { at, len } => (at, at + len),
-        Change::Flush => (0, 0),
-    };
-    let (a, b) = (range(a), range(b));
-    a.0 < b.1 && b.0 < a.1
 }
 
 /// Runs a workload with several requests in flight, flushes among them.
@@ -183,51 +158,6 @@ fn sectors(c: Change, size: u64) -> Change {
     }
 }
 
-/// What each sector may read as after a crash behind `position` events. None: anything.
-fn allowed(recording: &Recording, position: usize) -> Vec<Option<Vec<u8>>> {
-    let flushed = recording
-        .done
-        .iter()
-        .filter(|d| d.change == Change::Flush && d.acknowledged <= position)
-        .map(|d| d.called)
-        .max();
-    let sectors = recording.before.len() / SECTOR;
-    let mut out: Vec<Option<Vec<u8>>> = (0..sectors)
-        .map(|s| Some(vec![recording.before[s * SECTOR]]))
-        .collect();
-    for d in &recording.done {
-        // Issued behind the crash: the events of the log are recorded at their end, so a request
-        // that was issued at this position may have done something.
-        if d.issued > position {
-            continue;
-        }
-        let durable = flushed.is_some_and(|f| d.returned < f);
-        let (at, len, value) = match d.change {
-            Change::Write { at, len, value } => (at, len, Some(value)),
-            Change::Zero { at, len, .. } => (at, len, Some(0)),
-            Change::Discard { at, len } => (at, len, None),
-            Change::Flush => continue,
-        };
-        for slot in &mut out[at as usize / SECTOR..(at + len) as usize / SECTOR] {
-            match (value, durable) {
-                (Some(v), true) => *slot = Some(vec![v]),
-                (Some(v), false) => {
-                    if let Some(values) = slot {
-                        values.push(v);
-                    }
-                }
-                (None, true) => {
-                    if let Some(values) = slot {
-                        values.push(0);
-                    }
-                }
-                (None, false) => *slot = None,
-            }
-        }
-    }
-    out
-}
-
 /// What is wrong with a state, if anything.
 fn judge(
     ex: &Executor,
@@ -235,52 +165,16 @@ fn judge(
     recording: &Recording,
     position: usize,
 ) -> Option<String> {
-    let report = ex.block_on(check_storage(state.clone().into(), "state", Repair::No));
-    match report {
-        Err(e) => return Some(format!("check: {e}")),
-        Ok(r) if r.corruptions > 0 => {
-            let errors: Vec<_> = r.messages.iter().filter(|m| m.contains("ERROR")).collect();
-            return Some(format!("corrupt: {errors:?}"));
-        }
-        Ok(_) => {}
+    if let Some(bad) = corruption(ex, state) {
+        return Some(bad);
     }
     let bytes = match read_all(ex, state, &recording.gate) {
         Ok(bytes) => bytes,
         Err(e) => return Some(format!("read: {e}")),
     };
-    for (s, allowed) in allowed(recording, position).into_iter().enumerate() {
-        let Some(allowed) = allowed else { continue };
-        let sector = &bytes[s * SECTOR..(s + 1) * SECTOR];
-        let value = sector[0];
-        if sector.iter().any(|&b| b != value) || !allowed.contains(&value) {
-            let at = (s * SECTOR) as u64;
-            let sector = Change::Zero {
-                at,
-                len: SECTOR as u64,
-                unmap: false,
-            };
-            let history: Vec<&Done> = recording
-                .done
-                .iter()
-                .filter(|d| d.change == Change::Flush || overlap(d.change, sector))
-                .collect();
-            return Some(format!(
-                "sector {s} is {value}, allowed are {allowed:?}: {history:#?}"
-            ));
-        }
-    }
-    None
-}
-
-/// Applies the last event of a state only in part, as a disk does that loses power.
-fn torn(r: &mut Random, event: &Event) -> Event {
-    match event {
-        Event::Write(at, bytes) if bytes.len() > SECTOR => {
-            let sectors = r.below((bytes.len() / SECTOR) as u64) as usize;
-            Event::Write(*at, bytes[..sectors * SECTOR].to_vec())
-        }
-        other => other.clone(),
-    }
+    let allowed = allowed(&recording.before, &recording.done, position);
+    let wrong = first_wrong(&bytes, &allowed)?;
+    Some(describe(wrong, &bytes, &allowed, &recording.done))
 }
 
 /// Visits states. The first that is bad, and how many were good.
@@ -301,16 +195,7 @@ fn replay(
         if position % every == 0 {
             for variant in 0..3 {
                 let state = durable.fork();
-                let last = epoch.len().saturating_sub(1);
-                for (i, event) in epoch.iter().enumerate() {
-                    match variant {
-                        0 => state.apply(event),
-                        1 if r.below(2) == 0 => state.apply(event),
-                        2 if i < last => state.apply(event),
-                        2 => state.apply(&torn(&mut r, event)),
-                        _ => {}
-                    }
-                }
+                apply_some(&mut r, &state, &epoch, variant);
                 visited += 1;
                 if let Some(bad) = judge(ex, &state, recording, position) {
                     let what = ["in order", "reordered", "torn"][variant];
@@ -333,23 +218,6 @@ fn replay(
         }
     }
     (visited, None)
-}
-
-fn qemu_agrees(state: &MemoryStorage) {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("state.qcow2");
-    std::fs::write(&file, state.to_vec()).unwrap();
-    // Some of the images name it; their check does not read it.
-    std::fs::write(dir.path().join("base.raw"), []).unwrap();
-    if std::process::Command::new("qemu-img")
-        .arg("--version")
-        .output()
-        .is_err()
-    {
-        return;
-    }
-    let (status, text) = check(&file);
-    assert!(status == 0 || status == 3, "qemu-img check: {text}");
 }
 
 fn states() -> usize {
@@ -403,6 +271,13 @@ fn shapes() -> Vec<(&'static str, CreateOptions)> {
             CreateOptions {
                 cluster_size: 16384,
                 extended_l2: true,
+                ..plain.clone()
+            },
+        ),
+        (
+            "lazy refcounts",
+            CreateOptions {
+                lazy_refcounts: true,
                 ..plain.clone()
             },
         ),

@@ -219,7 +219,8 @@ fn words(o: &CreateOptions) -> String {
     words
 }
 
-/// Every cluster size and every refcount width, with the other options spread over them.
+/// Every cluster size and every refcount width, with the other options spread over them; with
+/// `IMAGES_MATRIX_ALL` also each of them in version 2 or with zstd.
 fn shapes() -> Vec<CreateOptions> {
     let mut all = Vec::new();
     for (n, bits) in (9..=21).enumerate() {
@@ -242,6 +243,10 @@ fn shapes() -> Vec<CreateOptions> {
             preallocation: modes[n % 4],
             ..plain.clone()
         });
+        // CI has these elsewhere.
+        if std::env::var_os("IMAGES_MATRIX_ALL").is_none() {
+            continue;
+        }
         if n % 3 == 1 {
             all.push(CreateOptions {
                 version: 2,

@@ -24,6 +24,10 @@ pub enum Event {
     Sync,
 }
 
+/// Events of several storages in the order in which they happened, each with the number of its
+/// storage.
+pub type SharedLog = Arc<Mutex<Vec<(usize, Event)>>>;
+
 /// What a fault function answers for an event that is about to happen: an errno, or none.
 pub type Fault = Box<dyn FnMut(&Event) -> Option<i32> + Send>;
 
@@ -32,6 +36,7 @@ struct Contents {
     pages: BTreeMap<u64, Box<[u8]>>,
     len: u64,
     log: Option<Vec<Event>>,
+    shared: Option<(usize, SharedLog)>,
     fault: Option<Fault>,
     limit: u64,
 }
@@ -65,6 +70,11 @@ impl MemoryStorage {
     /// Starts a new log of events.
     pub fn start_log(&self) {
         lock(&self.contents).log = Some(Vec::new());
+    }
+
+    /// Writes events into a log that other storages share, as those of storage `number`.
+    pub fn share_log(&self, number: usize, log: &SharedLog) {
+        lock(&self.contents).shared = Some((number, log.clone()));
     }
 
     /// The number of events in the log.
@@ -110,6 +120,13 @@ impl MemoryStorage {
         let contents = lock(&self.contents);
         let mut out = vec![0; usize::try_from(contents.len).unwrap_or(0)];
         contents.read(0, &mut out);
+        out
+    }
+
+    /// The first bytes; zero behind the end.
+    pub fn head(&self, len: usize) -> Vec<u8> {
+        let mut out = vec![0; len];
+        lock(&self.contents).read(0, &mut out);
         out
     }
 
@@ -167,6 +184,9 @@ impl MemoryStorage {
             return Err(Error::io("memory storage is full", &full));
         }
         contents.apply(&event);
+        if let Some((number, log)) = &contents.shared {
+            lock(log).push((*number, event.clone()));
+        }
         if let Some(log) = contents.log.as_mut() {
             log.push(event);
         }

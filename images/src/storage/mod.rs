@@ -12,7 +12,7 @@ pub use buffer::{Buffer, IoBuf};
 pub(crate) use buffer::{Gather, is_zero, scatter, slice, total, zero};
 pub use file::Cache;
 pub(crate) use file::FileStorage;
-pub use memory::{Event, Fault, MemoryStorage};
+pub use memory::{Event, Fault, MemoryStorage, SharedLog};
 
 use crate::error::{Error, ErrorKind, Result};
 
