@@ -64,7 +64,7 @@ pub(crate) fn in_memory(
         id: id.into(),
         source: error.into(),
     })?;
-    let block = Block::new(id, &spec, image, Arc::clone(&context.requests));
+    let block = Block::new(id, &spec, image, context);
     VirtioPci::create(id, address, Arc::new(block), context, Origin::Fresh)
 }
 
