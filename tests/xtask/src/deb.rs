@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The package is called vm-manager: Debian has a `vm`, a mail reader. What it does on a host at
-//! install, upgrade, removal and purge is in `virshlike/dist/debian`.
+//! install, upgrade, removal and purge is in `virshlike/dist/debian` and tested in the lab
+//! (`tests/tests/lab_systemd.rs`).
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

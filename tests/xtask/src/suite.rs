@@ -19,7 +19,7 @@ use anyhow::{Context, Result, bail};
 use cargo_metadata::Message;
 
 use crate::lab::{self, Options, Place, Run};
-use crate::{check, packages, project};
+use crate::{check, deb, packages, project};
 
 /// What the tests use of this machine.
 const PACKAGES: &[&str] = &[
@@ -40,6 +40,8 @@ const PACKAGES: &[&str] = &[
 ];
 /// Test programs that belong into the lab.
 const LAB_PREFIX: &str = "lab_";
+/// The test program that wants a lab host with systemd, and packages.
+const SYSTEMD: &str = "lab_systemd-";
 /// Real definitions of libvirt, where a copy of them lies beside the checkout.
 const CORPUS: &str = "../shared/corpus";
 
@@ -145,6 +147,15 @@ fn lab_scenario(args: &SuiteArgs, program: &Path) -> Result<u8> {
     let script = project::target().join("lab-scenario.sh");
     let text = format!("exec \"$LAB_FILES/{name}\" --test-threads=1 --nocapture \"$@\"\n");
     std::fs::write(&script, text).context("cannot write the scenario's script")?;
+    let systemd = name.starts_with(SYSTEMD);
+    let mut with = vec![program.to_path_buf()];
+    if systemd {
+        // A package, and the one that it is upgraded to.
+        lab::build_programs()?;
+        let version = env!("CARGO_PKG_VERSION");
+        with.push(deb::build(version)?);
+        with.push(deb::build(&format!("{version}+1"))?);
+    }
     let options = Options {
         yes: args.yes,
         place: Place::Auto,
@@ -152,13 +163,13 @@ fn lab_scenario(args: &SuiteArgs, program: &Path) -> Result<u8> {
         cpus: 1,
         memory: 2048,
         no_build: false,
-        with: vec![program.to_path_buf()],
+        with,
     };
     lab::status(&Run {
         options,
         hosts: 1,
         nfs: false,
-        systemd: false,
+        systemd,
         script,
         arguments: arguments(args),
     })

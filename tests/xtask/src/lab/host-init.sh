@@ -128,6 +128,8 @@ Description=The script of this run
 After=multi-user.target
 [Service]
 ExecStart=/bin/sh /run/lab-script.sh
+# The script's programs may take their time to end; at a reboot nothing waits for them.
+KillSignal=SIGKILL
 END
     ln -s ../lab-script.service $units/multi-user.target.wants/
     # Both are ours, and without udev their devices never come.
