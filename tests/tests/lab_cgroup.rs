@@ -100,7 +100,10 @@ fn a_guest_outlives_the_session_that_started_it() {
          <devices><serial type='pty'/></devices></domain>",
         kernel.display()
     );
-    fs::write(&definition, text).expect("a definition");
+    let limits = "<cputune><shares>250</shares><global_period>100000</global_period>\
+                  <global_quota>400000</global_quota></cputune>\
+                  <memtune><hard_limit unit='MiB'>512</hard_limit></memtune><os>";
+    fs::write(&definition, text.replace("<os>", limits)).expect("a definition");
     vm(&store, &["define", &definition.display().to_string()]);
 
     let session = Session::new("vm-test-session");
@@ -123,6 +126,18 @@ fn a_guest_outlives_the_session_that_started_it() {
     assert_eq!(vm(&store, &["-q", "domstate", "out-lives"]), "running");
     let group = group_of(&store, "out-lives");
     assert_eq!(group, "/machine.slice/vm-out\\x2dlives.scope");
+    let limit = |file: &str| {
+        let path = Path::new(CGROUPS)
+            .join(group.trim_start_matches('/'))
+            .join(file);
+        fs::read_to_string(path)
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
+    };
+    assert_eq!(limit("cpu.weight"), "250");
+    assert_eq!(limit("cpu.max"), "400000 100000");
+    assert_eq!(limit("memory.max"), (512 << 20).to_string());
     vm(&store, &["destroy", "out-lives"]);
     let folder = Path::new(CGROUPS).join(group.trim_start_matches('/'));
     assert!(eventually(|| !folder.exists()), "its group is still there");
