@@ -46,7 +46,7 @@ struct Tool {
     name: &'static str,
     /// For verbs of whole images.
     words: Vec<String>,
-    /// For serving one, on the socket `s`.
+    /// For serving one, on `{socket}`.
     server: Vec<String>,
 }
 
@@ -132,12 +132,12 @@ fn tools(args: &ImageArgs) -> Result<Vec<Tool>> {
         Tool {
             name: "ours",
             words: vec![vm.clone(), "image".into()],
-            server: ours("serve -k s -t -e 0 --cache none -f qcow2"),
+            server: ours("serve -k {socket} -t -e 0 --cache none -f qcow2"),
         },
         Tool {
             name: "QEMU",
             words: words("qemu-img"),
-            server: words("qemu-nbd -k s -t -e 0 --cache=none --aio=io_uring -f qcow2"),
+            server: words("qemu-nbd -k {socket} -t -e 0 --cache=none --aio=io_uring -f qcow2"),
         },
     ])
 }
@@ -194,7 +194,10 @@ fn once(cell: &Cell, tool: &Tool, folder: &Path) -> Result<(f64, Usage)> {
             Ok((rate(count, &usage.output)?, usage))
         }
         Work::Server(count) => {
-            let mut server = command(&tool.server);
+            // One of the two wants an absolute path.
+            let socket = folder.join("s").to_string_lossy().into_owned();
+            let words = tool.server.iter().map(|w| w.replace("{socket}", &socket));
+            let mut server = command(&words.collect::<Vec<_>>());
             let child = server
                 .arg("b.full")
                 .stdout(Stdio::null())
