@@ -4,8 +4,9 @@
 mod common;
 
 use common::World;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const DOMAINS: usize = 8;
 const WORKERS: usize = 64;
@@ -79,7 +80,13 @@ fn many_commands_at_once_leave_a_store_that_every_verb_agrees_on() {
                 }
             });
         }
-        std::thread::sleep(Duration::from_secs(seconds.unwrap_or(4)));
+        let until = Instant::now() + Duration::from_secs(seconds.unwrap_or(4));
+        let mut copies = 0;
+        while Instant::now() < until {
+            copies += 1;
+            a_copy_is_readable(&world, copies);
+        }
+        println!("{copies} copies of the store were readable");
         over.store(true, Ordering::Relaxed);
     });
     assert!(
@@ -87,6 +94,50 @@ fn many_commands_at_once_leave_a_store_that_every_verb_agrees_on() {
         "hardly anything was done"
     );
     agree(&world);
+}
+
+/// Copies the store as a backup program would, file by file while it changes, and reads the copy.
+fn a_copy_is_readable(world: &World, number: usize) {
+    let copy = world.path(&format!("copy{number}"));
+    for part in ["etc", "var"] {
+        copy_tree(&world.store(part), &copy.join(part));
+    }
+    let read = |arguments: &[&str]| {
+        let output = world
+            .command("vm")
+            .env("VM_STORE_ROOT", &copy)
+            .args(arguments)
+            .output()
+            .unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{arguments:?} of a copy: {errors}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    for name in read(&["-q", "list", "--all", "--name"]).lines() {
+        let text = read(&["-q", "dumpxml", name]);
+        assert!(text.contains(&format!("<name>{name}</name>")), "{text}");
+        read(&["-q", "history", name]);
+    }
+    std::fs::remove_dir_all(&copy).unwrap();
+}
+
+/// What vanishes while it is copied was there a moment before, or is there under another name.
+fn copy_tree(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).into_iter().flatten().flatten() {
+        let (path, target) = (entry.path(), to.join(entry.file_name()));
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => copy_tree(&path, &target),
+            Ok(kind) if kind.is_symlink() => {
+                if let Ok(link) = std::fs::read_link(&path) {
+                    let _ = std::os::unix::fs::symlink(link, target);
+                }
+            }
+            _ => {
+                let _ = std::fs::copy(&path, target);
+            }
+        }
+    }
 }
 
 fn agree(world: &World) {

@@ -14,6 +14,13 @@ pub struct Writer<'a> {
     _lock: Lock,
 }
 
+impl Drop for Writer<'_> {
+    /// With the lock still held.
+    fn drop(&mut self) {
+        self.store.refresh_index();
+    }
+}
+
 impl<'a> Writer<'a> {
     pub(super) fn take(store: &'a Store) -> Result<Self> {
         let layout = store.layout();
@@ -56,9 +63,7 @@ impl<'a> Writer<'a> {
         let layout = self.store.layout();
         atomic::create_dir(&layout.domains, 0o700)?;
         // COMMIT: the rename inside.
-        atomic::write(&layout.definition(name), text.as_bytes())?;
-        self.store.refresh_index();
-        Ok(())
+        atomic::write(&layout.definition(name), text.as_bytes())
     }
 
     /// Removes a definition and its autostart link.

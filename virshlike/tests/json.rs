@@ -1,0 +1,150 @@
+//! `docs/json.md`: what every listing and fact looks like with `--format json`, as this build prints
+//! it. The shapes are taken from the real command in a store of the test's own, so the page cannot
+//! tell what is not so. `UPDATE_DOCS=1` writes it.
+
+mod common;
+
+use common::World;
+use serde_json::Value;
+use std::fmt::Write;
+use std::path::Path;
+
+const HEAD: &str = "# JSON output
+
+<!-- Written by virshlike/tests/json.rs (UPDATE_DOCS=1); do not edit by hand. -->
+
+With `--format json` every listing and every fact is printed as JSON on standard output, without
+sentences; errors go to standard error as `{\"error\": {\"kind\", \"message\", \"causes\", \"hints\"}}` on one
+line. `vm event` prints one object per line.
+
+This is version 1. Within a version fields are only added: a program ignores those that it does not
+know. A field that may be absent is `null` or left out. Numbers of bytes, nanoseconds and KiB are whole
+numbers; a name ends in its unit where it is not plain (`_ns`, `_kib`, `_bytes_per_second`).
+
+Types below: `text`, `number`, `yes/no`, `null`; `[...]` is a list of such. What is shown is what a
+running domain `web01` with a disk and a network card has.
+";
+
+/// The commands whose answers are facts, in the page's order.
+const COMMANDS: &[&[&str]] = &[
+    &["list", "--all", "--title"],
+    &["dominfo", "web01"],
+    &["domstate", "web01"],
+    &["domid", "web01"],
+    &["domuuid", "web01"],
+    &["domname", "web01"],
+    &["domblklist", "web01"],
+    &["domblkinfo", "web01", "vda"],
+    &["domiflist", "web01", "--inactive"],
+    &["domif-getlink", "web01", "52:54:00:00:00:01"],
+    &["domstats", "web01", "--state", "--balloon", "--cpu-total"],
+    &["dommemstat", "web01"],
+    &["domcontrol", "web01"],
+    &["domjobinfo", "web01"],
+    &["domblkerror", "web01"],
+    &["vcpucount", "web01"],
+    &["ttyconsole", "web01"],
+    &["desc", "web01"],
+    &["metadata", "web01", "urn:x"],
+    &["diff", "web01"],
+    &["history", "web01"],
+    &["top"],
+    &["metrics"],
+    &["event", "--list"],
+    &["version"],
+    &["uri"],
+    &["hostname"],
+    &["nodeinfo"],
+    &["nodecpustats"],
+    &["nodememstats"],
+    &["freecell"],
+    &["maxvcpus"],
+];
+
+/// The shape of a value, indented.
+fn shape(value: &Value, depth: usize, out: &mut String) {
+    let pad = "  ".repeat(depth + 1);
+    match value {
+        Value::Null => out.push_str("null"),
+        Value::Bool(_) => out.push_str("yes/no"),
+        Value::Number(_) => out.push_str("number"),
+        Value::String(_) => out.push_str("text"),
+        Value::Array(list) => {
+            out.push('[');
+            match list.first() {
+                Some(first) => shape(first, depth, out),
+                None => out.push_str("..."),
+            }
+            out.push(']');
+        }
+        Value::Object(fields) => {
+            out.push_str("{\n");
+            for (name, value) in fields {
+                let _ = write!(out, "{pad}{name}: ");
+                shape(value, depth + 1, out);
+                out.push('\n');
+            }
+            let _ = write!(out, "{}}}", "  ".repeat(depth));
+        }
+    }
+}
+
+fn world() -> World {
+    let world = World::new();
+    std::fs::write(world.path("a.img"), vec![0; 1 << 20]).unwrap();
+    let facts = "<title>A web server</title><description>d</description>\
+                 <metadata><x:a xmlns:x='urn:x'/></metadata>";
+    let devices = format!(
+        "<devices><disk type='file'><driver type='raw'/><source file='{}'/><target dev='vda'/></disk>",
+        world.path("a.img").display()
+    );
+    let xml = world
+        .xml("web01", "")
+        .replace("</name>", &format!("</name>{facts}"))
+        .replace("<devices>", &devices);
+    std::fs::write(world.path("web01.xml"), &xml).unwrap();
+    world.ok(&["define", "web01.xml"]);
+    world.ok(&["start", "web01"]);
+    // The card is in the next start's definition only: making a tap takes rights.
+    let card = "<interface type='bridge'><mac address='52:54:00:00:00:01'/><source bridge='br0'/></interface></devices>";
+    let xml = world.ok(&["-q", "dumpxml", "web01", "--inactive"]);
+    std::fs::write(world.path("web01.xml"), xml.replace("</devices>", card)).unwrap();
+    world.ok(&["define", "web01.xml"]);
+    world
+}
+
+#[test]
+fn the_page_shows_what_is_printed() {
+    let world = world();
+    let mut page = HEAD.to_string();
+    for command in COMMANDS {
+        let mut words = command.to_vec();
+        if command.first() == Some(&"domif-getlink") {
+            words.push("--config");
+        }
+        words.extend(["--format", "json"]);
+        let text = world.ok(&words);
+        let mut value: Value = serde_json::from_str(&text)
+            .unwrap_or_else(|error| panic!("{command:?} prints no JSON: {error}: {text}"));
+        // Only there where the host keeps it.
+        for entry in value.as_array_mut().into_iter().flatten() {
+            entry.as_object_mut().map(|entry| entry.remove("login_uid"));
+        }
+        let mut shown = String::new();
+        shape(&value, 0, &mut shown);
+        let _ = write!(
+            page,
+            "\n## vm {}\n\n```text\n{shown}\n```\n",
+            command.join(" ")
+        );
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/json.md");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, &page).unwrap();
+    }
+    let known = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        known == page,
+        "docs/json.md is not what is printed (UPDATE_DOCS=1 writes it):\n{page}"
+    );
+}
