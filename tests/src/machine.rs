@@ -8,7 +8,7 @@
 //! Dropping a [`Machine`] kills its process and waits for it.
 
 use std::fs::{self, File};
-use std::io::{self, PipeReader, Read, Seek, Write};
+use std::io::{self, PipeReader, PipeWriter, Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -380,6 +380,14 @@ impl Prepared {
     pub fn spawn(mut self) -> io::Result<(Child, PipeReader, TempDir)> {
         let child = self.opened.spawn(&mut self.command)?;
         Ok((child, self.output, self.folder))
+    }
+
+    /// Holds it back for as long as the pipe is open.
+    pub fn held_back(&mut self) -> io::Result<PipeWriter> {
+        let (theirs, ours) = io::pipe()?;
+        let fd = self.opened.keep(theirs).0.to_string();
+        self.command.args(["--after-fd", &fd]);
+        Ok(ours)
     }
 }
 

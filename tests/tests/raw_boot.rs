@@ -27,6 +27,31 @@ fn the_guest_says_hello_and_ends_the_process_with_its_code() {
     assert_eq!(machine.end().unwrap().reason, EndReason::DebugExit);
 }
 
+/// KVM's threads stay in the control group in which the machine was made, so there must be none before.
+#[test]
+fn a_process_that_is_held_back_makes_no_machine() {
+    skip_unless!(have_kvm(), "{NO_KVM}");
+    let mut prepared = Builder::guest("test=hello").prepare().unwrap();
+    let gate = prepared.held_back().unwrap();
+    let (mut child, mut output, _folder) = prepared.spawn().unwrap();
+    let proc = format!("/proc/{}", child.id());
+    let waits =
+        || std::fs::read_to_string(format!("{proc}/wchan")).is_ok_and(|at| at.contains("pipe"));
+    while !waits() {
+        assert!(child.try_wait().unwrap().is_none(), "it did not wait");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let links = std::fs::read_dir(format!("{proc}/fd")).unwrap();
+    for link in links.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok()) {
+        assert!(!link.to_string_lossy().contains("kvm-vm"), "{link:?}");
+    }
+    drop(gate);
+    let mut said = String::new();
+    output.read_to_string(&mut said).unwrap();
+    assert!(said.contains("hello from ring 3"), "{said}");
+    child.wait().unwrap();
+}
+
 #[test]
 fn a_failing_guest_is_seen_in_the_exit_code() {
     skip_unless!(have_kvm(), "{NO_KVM}");

@@ -30,6 +30,10 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     if flag != "--spec-fd" {
         return Err(format!("unknown option {flag}").into());
     }
+    if let (Some("--after-fd"), Some(gate)) = (arguments.next().as_deref(), arguments.next()) {
+        let mut gate = File::from(spawn::inherited(gate.parse()?)?);
+        std::io::copy(&mut gate, &mut std::io::sink())?;
+    }
     let mut json = Vec::new();
     File::from(spawn::inherited(number.parse()?)?).read_to_end(&mut json)?;
     fake::serve_process(MachineSpec::from_json(&json)?)?;

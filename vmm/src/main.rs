@@ -9,10 +9,11 @@ use vmm::arch::cpuid;
 use vmm::measure;
 use vmm::process::{self, Code};
 
-const USAGE: &str = "usage: vmm --spec-fd N\n       vmm --measure-fd N\n       \
+const USAGE: &str = "usage: vmm --spec-fd N [--after-fd M]\n       vmm --measure-fd N\n       \
     vmm --cpuid-fd N\n       vmm --version\n\n\
     Runs the machine that the spec behind descriptor N describes; or measures the speed of guest \
-    kernel code on the /dev/kvm behind it; or tells which CPU it can show guests. Started by the manager; see docs/architecture.md.";
+    kernel code on the /dev/kvm behind it; or tells which CPU it can show guests. With --after-fd it \
+    touches nothing before descriptor M, a pipe, is closed at its other end. Started by the manager; see docs/architecture.md.";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -27,8 +28,12 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         ["--spec-fd", number] => match number.parse() {
-            Ok(number) => leave(process::run(number)),
+            Ok(number) => leave(process::run(number, None)),
             Err(_) => wrong_usage(),
+        },
+        ["--spec-fd", number, "--after-fd", gate] => match (number.parse(), gate.parse()) {
+            (Ok(number), Ok(gate)) => leave(process::run(number, Some(gate))),
+            _ => wrong_usage(),
         },
         ["--measure-fd", number] => match number.parse() {
             Ok(number) => report(measure::run(number)),

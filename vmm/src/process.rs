@@ -21,7 +21,7 @@ use crate::snapshot;
 use devices::backend::char::{LogFiles, RotatingLog};
 use devices::files::Files;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -66,9 +66,14 @@ impl Code {
     }
 }
 
-/// Runs the machine whose spec is behind `spec_fd`; returns the exit code.
-pub fn run(spec_fd: RawFd) -> u8 {
+/// Runs the machine whose spec is behind `spec_fd`; returns the exit code. With `after`, a pipe, not
+/// before its other end is closed.
+pub fn run(spec_fd: RawFd, after: Option<RawFd>) -> u8 {
     sandbox::share_one_heap();
+    if let Some(Err(message)) = after.map(wait_for) {
+        eprintln!("vmm: {message}");
+        return Code::Failed.number();
+    }
     let spec = match read_spec(spec_fd) {
         Ok(spec) => spec,
         Err(message) => {
@@ -108,6 +113,15 @@ pub fn run(spec_fd: RawFd) -> u8 {
         server.finish();
     }
     Code::of(&end)
+}
+
+/// Waits for the end of a pipe. KVM starts threads of the kernel for a machine, and they stay in the
+/// control group that this process has at that moment: the manager moves it first.
+fn wait_for(fd: RawFd) -> Result<(), String> {
+    let mut pipe = File::from(sandbox::take_one(fd).map_err(|error| error.to_string())?);
+    io::copy(&mut pipe, &mut io::sink())
+        .map(drop)
+        .map_err(|error| format!("descriptor {fd} cannot be waited for: {error}"))
 }
 
 fn read_spec(fd: RawFd) -> Result<MachineSpec, String> {

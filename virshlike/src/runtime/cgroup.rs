@@ -77,6 +77,11 @@ impl Group {
         rustix::fs::open(directory.join("cgroup.procs"), flags, Mode::empty()).ok()
     }
 
+    /// Whether a process joins only after it was started, by [`Self::adopt`].
+    pub fn adopts_later(&self) -> bool {
+        matches!(self, Self::Scope(_))
+    }
+
     /// Sets limits, where that is done before a process is there; says which could not be set.
     pub fn limit(&self, limits: &Limits) -> Vec<String> {
         match self {

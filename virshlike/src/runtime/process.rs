@@ -6,10 +6,11 @@ use crate::error::{Error, Kind, Result, plain_io};
 use crate::spawn::{self, Plan};
 use crate::store::journal;
 use rustix::fs::MemfdFlags;
+use rustix::pipe::PipeFlags;
 use serde::de::DeserializeOwned;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -73,9 +74,17 @@ impl VmDriver for ProcessDriver {
         let spec_fd = launch.spec_file.as_raw_fd();
         let mut descriptors: Vec<_> = launch.descriptors.iter().map(AsRawFd::as_raw_fd).collect();
         descriptors.push(spec_fd);
+        let mut arguments = vec!["--spec-fd".into(), spec_fd.to_string().into()];
+        // Closed when the process is in its group: threads that the kernel starts for a machine stay
+        // in the group that they were started in, where nothing could end them with it.
+        let gate = group.adopts_later().then(gate).transpose()?;
+        if let Some((theirs, _)) = &gate {
+            descriptors.push(theirs.as_raw_fd());
+            arguments.extend(["--after-fd".into(), theirs.as_raw_fd().to_string().into()]);
+        }
         let child = spawn::spawn(Plan {
             program: self.program.clone(),
-            arguments: vec!["--spec-fd".into(), spec_fd.to_string().into()],
+            arguments,
             descriptors,
             output: launch.output,
             cgroup: group.procs(),
@@ -84,6 +93,7 @@ impl VmDriver for ProcessDriver {
         if let Some(why) = group.adopt(child.id(), &launch.limits) {
             note(&mut log, &why);
         }
+        drop(gate);
         Ok(Box::new(VmmProcess { child, unlimited }))
     }
 
@@ -102,6 +112,13 @@ impl VmDriver for ProcessDriver {
             "cannot tell which CPU this host shows guests",
         )
     }
+}
+
+/// A pipe: the reader for the guest's process, and the writer that holds it back.
+fn gate() -> Result<(OwnedFd, OwnedFd)> {
+    rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|error| {
+        Error::new(Kind::Host, "cannot make a pipe").cause(plain_io(&error.into()))
+    })
 }
 
 impl ProcessDriver {
