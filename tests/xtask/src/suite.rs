@@ -37,6 +37,9 @@ const PACKAGES: &[&str] = &[
     "mount",
     // A terminal that a test can type into and read.
     "tmux",
+    // Shells that read our completion scripts.
+    "zsh",
+    "fish",
 ];
 /// Test programs that belong into the lab.
 const LAB_PREFIX: &str = "lab_";
