@@ -4,8 +4,9 @@
 use tests::console::Console;
 use tests::world::World;
 
-/// An agent in shell: it answers a sync, and powers the guest off when it is told to.
-const AGENT: &str = r#"exec 3<>/dev/vport0p1; while read -r line <&3; do case "$line" in *sync*) id=${line##*\"id\":}; printf '\377{"return": %s}\n' ${id%%[!0-9]*} >&3;; *shutdown*) poweroff -f;; esac; done"#;
+/// An agent in shell: it answers a sync, and powers the guest off when it is told to. A port whose
+/// host's side is not there reads as ended.
+const AGENT: &str = r#"exec 3<>/dev/vport0p1; while :; do read -r line <&3 || { sleep 1; continue; }; case "$line" in *sync*) id=${line##*\"id\":}; printf '\377{"return": %s}\n' ${id%%[!0-9]*} >&3;; *shutdown*) poweroff -f;; esac; done"#;
 
 #[test]
 fn hvc0_is_a_console_and_the_agent_is_asked_over_its_channel() {
