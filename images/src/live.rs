@@ -118,7 +118,7 @@ impl Live {
 /// As a write.
 pub(crate) async fn put(chain: &[Node], offset: u64, change: Change<'_>) -> Result<()> {
     if let Some(Kind::Qcow2(image)) = chain.first().map(|top| &top.kind) {
-        image.record_write(offset, change.len());
+        image.record_write(offset, change.len()).await?;
     }
     access::change(chain, offset, change).await
 }

@@ -64,7 +64,8 @@ impl Image {
                 "a raw image has no compressed clusters",
             )),
             Some(image) => {
-                image.record_write(offset, image.geometry.cluster());
+                let len = image.geometry.cluster();
+                image.record_write(offset, len).await?;
                 image.write_compressed(offset, packed).await
             }
         }

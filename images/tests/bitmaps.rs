@@ -252,9 +252,25 @@ fn bitmaps_that_may_be_old_are_not_used() {
         bitmap::add(image, "on", None, true).await.unwrap();
         bitmap::add(image, "off", None, false).await.unwrap();
     });
-    // As after a crash: it is marked before anything is written.
+    // As after a crash: it is marked before anything is written, but not before that.
     let crashed = dir.path().join("crashed.qcow2");
+    let before = std::fs::read(&file).unwrap();
     let image = active(&ex, &file);
+    ex.block_on(async {
+        assert!(snapshot::delete(&image, "nosuch").await.is_err());
+        bitmap::enable(&image, "on", false).await.unwrap();
+        bitmap::enable(&image, "on", true).await.unwrap();
+        assert!(
+            std::fs::read(&file).unwrap() == before,
+            "nothing is written"
+        );
+        let change = Change::Write {
+            at: 0,
+            len: 1,
+            value: 1,
+        };
+        apply(&image, change).await.unwrap();
+    });
     std::fs::copy(&file, &crashed).unwrap();
     close(&ex, &image);
     info_agrees(&crashed);

@@ -448,3 +448,44 @@ fn parts_of_images_are_copied_and_mapped_as_qemu_img_does() {
         done(dir, &["compare", "-p", "-T", "none", "-s", "s.raw", copy]);
     }
 }
+
+#[test]
+fn a_verb_that_fails_leaves_bitmaps_valid() {
+    if !have_qemu() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let small = ["create", "-q", "-f", "qcow2", "-o", "cluster_size=512"];
+    done(dir, &[&small[..], &["a.qcow2", "8M"]].concat());
+    done(dir, &["bitmap", "--add", "a.qcow2", "b"]);
+    done(dir, &["create", "-q", "-f", "raw", "small.raw", "1M"]);
+    let before = std::fs::read(dir.join("a.qcow2")).unwrap();
+    let verbs: [&[&str]; 6] = [
+        &["snapshot", "-d", "nosuch", "a.qcow2"],
+        &["snapshot", "-a", "nosuch", "a.qcow2"],
+        // More than clusters of 512 bytes allow.
+        &["resize", "a.qcow2", "1P"],
+        &["bitmap", "--clear", "a.qcow2", "nosuch"],
+        &["bench", "-w", "-c", "1", "-s", "nosuch", "a.qcow2"],
+        &["convert", "-n", "-O", "qcow2", "a.qcow2", "small.raw"],
+    ];
+    for verb in verbs {
+        let output = vm(dir, verb);
+        assert!(!output.status.success(), "{verb:?}: {output:?}");
+        let info = text(&qemu(dir, &["info", "a.qcow2"]));
+        assert!(info.contains("auto") && !info.contains("in-use"), "{info}");
+        let after = std::fs::read(dir.join("a.qcow2")).unwrap();
+        assert!(before == after, "{verb:?} has changed the image");
+    }
+    // It still takes what is recorded, and QEMU trusts it.
+    done(dir, &["bench", "-w", "-c", "4", "a.qcow2"]);
+    let info = text(&qemu(dir, &["info", "a.qcow2"]));
+    assert!(!info.contains("in-use"), "{info}");
+    assert!(qemu(dir, &["check", "a.qcow2"]).status.success());
+    assert!(
+        qemu(dir, &["bitmap", "--clear", "a.qcow2", "b"])
+            .status
+            .success()
+    );
+}

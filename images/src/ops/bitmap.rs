@@ -88,7 +88,7 @@ pub async fn clear(image: &Image, name: &str) -> Result<()> {
 /// No such bitmap, or one that cannot be used.
 pub async fn enable(image: &Image, name: &str, enabled: bool) -> Result<()> {
     let _alone = image.freeze_for_change().await?;
-    qcow2(image)?.enable_bitmap(name, enabled).await
+    qcow2(image)?.enable_bitmap(name, enabled)
 }
 
 /// Adds to bitmap `name` what bitmap `from` has, of the same image or of `other`.

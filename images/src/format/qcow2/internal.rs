@@ -160,6 +160,7 @@ impl Qcow2 {
         let mut l1 = Map::read_l1(&self.storage, snapshot.l1_offset, entries).await?;
         l1.iter_mut().for_each(|e| *e &= !COPIED);
         l1.resize(l1.len().max(needed as usize), 0);
+        self.expect_change(size).await?;
         let old_l1 = read(&self.map.l1).entries.clone();
         let old_run = self.run_of(read(&self.map.l1).offset, old_l1.len() as u64 * 8);
         let new_run = self.allocate_table(l1.len() as u64 * 8).await?;

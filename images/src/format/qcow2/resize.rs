@@ -55,6 +55,7 @@ impl Qcow2 {
     }
 
     async fn shrink(&self, chain: &[Node], old: u64, size: u64) -> Result<()> {
+        self.expect_change(size).await?;
         // Zeroes what stays allocated behind the new end, so that growing again shows none of it.
         let cluster = self.geometry.cluster();
         let first = size.next_multiple_of(cluster).min(old);
@@ -113,6 +114,7 @@ impl Qcow2 {
     }
 
     async fn set_size(&self, size: u64, l1: Option<(u64, Vec<u64>)>) -> Result<()> {
+        self.expect_change(size).await?;
         self.point_header(|h| {
             h.size = size;
             if let Some((offset, entries)) = &l1 {

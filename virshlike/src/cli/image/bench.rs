@@ -94,10 +94,8 @@ impl Bench {
             options.offset,
             options.step
         ))?;
-        let took = executor
-            .block_on(images::ops::bench(&image, &options))
-            .map_err(|error| tool::wrong(&self.filename, &error))?;
-        tool::close(&executor, &self.filename, &image)?;
+        let done = executor.block_on(images::ops::bench(&image, &options));
+        let took = tool::close_after(&executor, &self.filename, &image, done)?;
         let seconds = took.as_secs_f64();
         if context.ui.is_json() {
             let rate = options.count as f64 / seconds;

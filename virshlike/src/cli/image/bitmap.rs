@@ -167,8 +167,6 @@ impl Bitmap {
             }
             Ok(())
         });
-        let closed = tool::close(&executor, path, &image);
-        done.map_err(|error| tool::wrong(path, &error))?;
-        closed
+        tool::close_after(&executor, path, &image, done)
     }
 }

@@ -70,14 +70,14 @@ impl Commit {
             progress.set(done, total);
         }));
         progress.end();
-        result.map_err(|error| tool::wrong(path, &error))?;
-        tool::close(&executor, &base_path, &base)?;
-        if !self.keep {
-            executor
-                .block_on(images::ops::empty(&image))
-                .map_err(|error| tool::wrong(path, &error))?;
-        }
-        tool::close(&executor, path, &image)?;
+        let closed = tool::close(&executor, &base_path, &base);
+        let done = match result {
+            // What the image has goes only once the base has it for good.
+            Ok(()) if !self.keep && closed.is_ok() => executor.block_on(images::ops::empty(&image)),
+            done => done,
+        };
+        let done = tool::close_after(&executor, path, &image, done);
+        closed.and(done)?;
         context.ui.sentence("Image committed.")
     }
 }

@@ -170,7 +170,6 @@ impl Convert {
             },
         ));
         progress.end();
-        result.map_err(|error| tool::wrong(&self.target, &error))?;
-        tool::close(executor, &self.target, &target)
+        tool::close_after(executor, &self.target, &target, result)
     }
 }

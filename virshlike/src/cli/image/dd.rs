@@ -105,8 +105,7 @@ fn copy(
         },
     ));
     progress.end();
-    result.map_err(|error| tool::wrong(path, &error))?;
-    tool::close(executor, path, &target)
+    tool::close_after(executor, path, &target, result)
 }
 
 fn parse(words: &[String]) -> Result<Words> {

@@ -79,8 +79,7 @@ impl Rebase {
                 &|done, total| progress.set(done, total),
             ));
             progress.end();
-            result.map_err(|error| tool::wrong(path, &error))?;
-            tool::close(&executor, path, &image)?;
+            tool::close_after(&executor, path, &image, result)?;
         }
         let file = tool::open_file(path, true)?;
         let name = path.display().to_string();

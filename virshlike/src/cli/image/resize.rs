@@ -59,10 +59,8 @@ impl Resize {
             ));
         }
         tool::activate(&executor, &self.filename, &image)?;
-        executor
-            .block_on(images::ops::resize_with(&image, new, how))
-            .map_err(|error| tool::wrong(&self.filename, &error))?;
-        tool::close(&executor, &self.filename, &image)?;
+        let done = executor.block_on(images::ops::resize_with(&image, new, how));
+        tool::close_after(&executor, &self.filename, &image, done)?;
         context.ui.sentence("Image resized.")
     }
 }

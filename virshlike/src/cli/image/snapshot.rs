@@ -75,18 +75,16 @@ impl Snapshot {
         };
         let image = tool::open(path, format, access)?;
         tool::activate(&executor, path, &image)?;
-        executor
-            .block_on(async {
-                if let Some(name) = &self.create {
-                    snapshot::take(&image, name, Duration::ZERO).await?;
-                } else if let Some(name) = &self.apply {
-                    snapshot::apply(&image, name).await?;
-                } else if let Some(name) = &self.delete {
-                    snapshot::delete(&image, name).await?;
-                }
-                Ok(())
-            })
-            .map_err(wrong)?;
-        tool::close(&executor, path, &image)
+        let done = executor.block_on(async {
+            if let Some(name) = &self.create {
+                snapshot::take(&image, name, Duration::ZERO).await?;
+            } else if let Some(name) = &self.apply {
+                snapshot::apply(&image, name).await?;
+            } else if let Some(name) = &self.delete {
+                snapshot::delete(&image, name).await?;
+            }
+            Ok(())
+        });
+        tool::close_after(&executor, path, &image, done)
     }
 }

@@ -201,6 +201,22 @@ pub fn close(executor: &Executor, path: &Path, image: &Image) -> Result<()> {
         .map_err(|error| wrong(path, &error))
 }
 
+/// Finishes the use of an image, whatever came of it: a verb that failed leaves an image that was
+/// closed properly.
+///
+/// # Errors
+/// That of the verb; as [`close`].
+pub fn close_after<T>(
+    executor: &Executor,
+    path: &Path,
+    image: &Image,
+    done: images::error::Result<T>,
+) -> Result<T> {
+    let closed = close(executor, path, image);
+    let done = done.map_err(|error| wrong(path, &error))?;
+    closed.map(|()| done)
+}
+
 /// An error of an image in our form.
 pub fn wrong(path: &Path, error: &images::Error) -> Error {
     let kind = match error.kind() {

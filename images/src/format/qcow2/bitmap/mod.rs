@@ -1,16 +1,20 @@
 //! Persistent dirty bitmaps: which parts of the disk were written since some moment.
 //!
-//! While an image is active for writing, its bitmaps are in memory and those on disk that record
-//! are marked as in use; closing the image stores them anew and only then points the header at
-//! them:
+//! While an image is active for writing, its bitmaps are in memory. Before anything of the disk
+//! changes for the first time, those on disk that record are marked as in use; closing the image
+//! stores them anew and only then points the header at them:
 //!
 //! ```text
-//! stored --activate: read, marked in use on disk--> recording --inactivate: new places, counts,
-//! header (one sector)--> stored
+//! stored --activate: read--> loaded --first write: marked in use on disk, durably--> recording
+//!   ^                          |                                                        |
+//!   |<--inactivate: nothing----+       inactivate: new places, counts, header (one sector)
+//!   +-----------------------------------------------------------------------------------+
 //! ```
 //!
-//! After a crash the mark is still there, so what was stored is not trusted: such a bitmap can
-//! only be removed. Bitmaps that we cannot use are kept as they are, and marked as well, because
+//! A write waits for the mark, also one that comes while another write makes it. After a crash
+//! the mark is still there, so what was stored is not trusted: such a bitmap can only be removed.
+//! Who only looked at the image, or failed before he wrote, leaves its bitmaps as they were.
+//! Bitmaps that we cannot use are kept as they are, and marked as well, because
 //! nobody records for them. If the autoclear bit is not set, somebody wrote without knowing
 //! bitmaps: the directory is dropped, its clusters are leaks.
 pub(crate) mod bits;
@@ -23,7 +27,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use super::Qcow2;
 use super::map::{read, write as write_lock};
 use crate::error::{Error, Result};
-use crate::sync::lock;
+use crate::sync::{Turn, lock};
 use bits::Bits;
 use directory::{Entry, Place, flag};
 pub(crate) use store::{described_on_disk, directory_on_disk};
@@ -46,6 +50,13 @@ struct Record {
     live: Option<Arc<Live>>,
 }
 
+impl Record {
+    fn records(&self) -> bool {
+        let enabled = |l: &Arc<Live>| l.enabled.load(Ordering::Relaxed);
+        self.live.as_ref().is_some_and(enabled)
+    }
+}
+
 /// What the disk has.
 #[derive(Default)]
 struct OnDisk {
@@ -61,6 +72,10 @@ pub(super) struct Bitmaps {
     records: RwLock<Vec<Record>>,
     /// True if any bitmap records.
     recording: AtomicBool,
+    /// True if something must be marked as in use on disk before the disk changes.
+    unmarked: AtomicBool,
+    /// Held by who marks.
+    marking: Turn,
     /// The disk must be told something when the image is closed.
     unsaved: AtomicBool,
     on_disk: Mutex<OnDisk>,
@@ -79,16 +94,51 @@ impl Bitmaps {
     fn clear(&self) {
         write_lock(&self.records).clear();
         self.recording.store(false, Ordering::Relaxed);
+        self.unmarked.store(false, Ordering::Relaxed);
         self.unsaved.store(false, Ordering::Relaxed);
         *lock(&self.on_disk) = OnDisk::default();
     }
 
-    /// Looks again which bitmaps record.
+    /// Looks again which bitmaps record, and whether the disk knows of it.
     fn refresh(&self) {
-        let records = read(&self.records);
-        let any = records.iter().filter_map(|r| r.live.as_ref());
-        let any = any.into_iter().any(|l| l.enabled.load(Ordering::Relaxed));
+        let any = read(&self.records).iter().any(Record::records);
         self.recording.store(any, Ordering::Release);
+        let unmarked = self.marked(false).is_some();
+        self.unmarked.store(unmarked, Ordering::Release);
+    }
+
+    /// The directory on disk with the marks that it lacks, if it lacks any: on what records now,
+    /// and on what the disk says records, whatever has become of it in memory; or on all.
+    fn marked(&self, all: bool) -> Option<(Place, Vec<Entry>)> {
+        let records = read(&self.records);
+        let on_disk = lock(&self.on_disk);
+        let place = on_disk.place?;
+        let mut entries = on_disk.entries.clone();
+        let mut lacks = false;
+        for entry in &mut entries {
+            let here = |r: &Record| r.entry.name == entry.name && r.records();
+            let gets_old = all || entry.flags & flag::AUTO != 0 || records.iter().any(here);
+            if gets_old && entry.flags & flag::IN_USE == 0 {
+                entry.flags |= flag::IN_USE;
+                lacks = true;
+            }
+        }
+        lacks.then_some((place, entries))
+    }
+
+    /// The disk has these marks now.
+    fn set_marked(&self, entries: Vec<Entry>) {
+        // A bitmap that nobody records for keeps the mark when it is stored again.
+        for record in write_lock(&self.records).iter_mut() {
+            let same = |e: &&Entry| e.name == record.entry.name;
+            if record.live.is_none()
+                && let Some(entry) = entries.iter().find(same)
+            {
+                record.entry.flags = entry.flags;
+            }
+        }
+        lock(&self.on_disk).entries = entries;
+        self.refresh();
     }
 
     /// Clusters that bitmaps are in.
@@ -134,8 +184,20 @@ fn describe(entry: &Entry, live: Option<&Live>) -> Described {
 }
 
 impl Qcow2 {
-    /// Notes that a range is about to be written.
-    pub(crate) fn record_write(&self, offset: u64, len: u64) {
+    /// Notes that a range is about to be written. Nothing may be written before this is done.
+    ///
+    /// # Errors
+    /// The disk could not be told that its bitmaps get old: nothing may be written.
+    pub(crate) async fn record_write(&self, offset: u64, len: u64) -> Result<()> {
+        if self.bitmaps.unmarked.load(Ordering::Acquire) {
+            // Once, and large: out of the way of the common case.
+            Box::pin(self.mark_in_use(false)).await?;
+        }
+        self.record(offset, len);
+        Ok(())
+    }
+
+    fn record(&self, offset: u64, len: u64) {
         if !self.bitmaps.recording.load(Ordering::Acquire) {
             return;
         }
@@ -235,25 +297,31 @@ impl Qcow2 {
     /// Lets a bitmap record, or stops it.
     ///
     /// # Errors
-    /// As [`Qcow2::live_bitmap`]; a failed write.
-    pub(crate) async fn enable_bitmap(&self, name: &str, enabled: bool) -> Result<()> {
+    /// As [`Qcow2::live_bitmap`].
+    pub(crate) fn enable_bitmap(&self, name: &str, enabled: bool) -> Result<()> {
         let live = self.bitmaps.live(name)?;
-        if enabled {
-            // What is stored gets old from now on.
-            self.mark_in_use(|e| e.name == name.as_bytes()).await?;
-        }
         live.enabled.store(enabled, Ordering::Relaxed);
         self.bitmaps.unsaved.store(true, Ordering::Relaxed);
         self.bitmaps.refresh();
         Ok(())
     }
 
-    /// The whole disk changes.
+    /// The whole disk has changed, after [`Qcow2::expect_change`].
     pub(super) fn record_everything(&self) {
-        self.record_write(0, self.size());
+        self.record(0, self.size());
     }
 
-    /// The disk has got another size.
+    /// The whole disk is about to change, and to have this size. Nothing of it may reach the disk
+    /// before this is done.
+    ///
+    /// # Errors
+    /// As [`Qcow2::record_write`].
+    pub(super) async fn expect_change(&self, size: u64) -> Result<()> {
+        // With another size those that do not record get old as well.
+        self.mark_in_use(size != self.size()).await
+    }
+
+    /// The disk has got another size, after [`Qcow2::expect_change`].
     ///
     /// # Errors
     /// A bitmap that would be too large.

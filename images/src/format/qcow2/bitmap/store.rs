@@ -65,10 +65,10 @@ fn is_trouble_of_host(e: &Error) -> bool {
 }
 
 impl Qcow2 {
-    /// Reads the bitmaps of an image that is to be written, and marks those that record.
+    /// Reads the bitmaps of an image that is to be written.
     ///
     /// # Errors
-    /// A failed read or write.
+    /// A failed read; a failed write, if they are dropped.
     pub(in super::super) async fn load_bitmaps(&self) -> Result<()> {
         self.bitmaps.clear();
         let header = read(&self.header).clone();
@@ -116,7 +116,7 @@ impl Qcow2 {
             clusters,
         };
         self.bitmaps.refresh();
-        self.mark_in_use(|e| e.flags & flag::AUTO != 0).await
+        Ok(())
     }
 
     fn clusters_of(&self, offset: u64, len: u64) -> (u64, u64) {
@@ -141,31 +141,23 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Marks bitmaps on disk as in use, durably.
-    pub(super) async fn mark_in_use(&self, which: impl Fn(&Entry) -> bool) -> Result<()> {
-        let (place, bytes) = {
-            let mut on_disk = lock(&self.bitmaps.on_disk);
-            let Some(place) = on_disk.place else {
-                return Ok(());
-            };
-            let mut changed = false;
-            for entry in &mut on_disk.entries {
-                if entry.flags & flag::IN_USE == 0 && which(entry) {
-                    entry.flags |= flag::IN_USE;
-                    changed = true;
-                }
-            }
-            if !changed {
-                return Ok(());
-            }
-            (place, directory::to_bytes(&on_disk.entries))
+    /// Marks bitmaps on disk as in use, durably: those that record, or all.
+    pub(super) async fn mark_in_use(&self, all: bool) -> Result<()> {
+        let _turn = self.bitmaps.marking.take().await;
+        // Somebody else may have done it while we waited.
+        let Some((place, entries)) = self.bitmaps.marked(all) else {
+            return Ok(());
         };
         self.bitmaps.unsaved.store(true, Ordering::Relaxed);
+        let bytes = directory::to_bytes(&entries);
         // Only flags differ from what is there, so a torn write does no harm.
         self.storage
             .write_owned(place.offset, bytes.as_slice().into())
             .await?;
-        self.storage.sync().await
+        self.storage.sync().await?;
+        // Not before: after a failure the next one tries again.
+        self.bitmaps.set_marked(entries);
+        Ok(())
     }
 
     /// The bits of a bitmap as they are on disk, and the clusters that they are in.
@@ -287,6 +279,7 @@ impl Qcow2 {
             entries,
             clusters,
         };
+        self.bitmaps.refresh();
         self.give_up(&gone).await;
         self.collect_metadata();
         Ok(())
@@ -316,7 +309,7 @@ impl Qcow2 {
         for record in &records {
             let mut entry = record.entry.clone();
             let Some(live) = &record.live else {
-                // Nobody recorded for it: what is stored of it stays, and stays marked.
+                // Nobody recorded for it: what is stored of it stays, with its mark.
                 let keep = self.read_bits(&entry, clusters).await;
                 keep.map(drop).or_else(|e| {
                     if is_trouble_of_host(&e) {
@@ -325,9 +318,6 @@ impl Qcow2 {
                         Ok(())
                     }
                 })?;
-                if entry.flags & flag::AUTO != 0 {
-                    entry.flags |= flag::IN_USE;
-                }
                 entries.push(entry);
                 continue;
             };
