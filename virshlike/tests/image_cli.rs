@@ -489,3 +489,62 @@ fn a_verb_that_fails_leaves_bitmaps_valid() {
             .success()
     );
 }
+
+#[test]
+fn incremental_backups_add_up() {
+    if !have_qemu() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let write = |pattern: &str| {
+        let done = Command::new("qemu-io")
+            .args(["-c", pattern, "a.qcow2"])
+            .current_dir(dir)
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{done:?}");
+    };
+    done(dir, &["create", "-q", "-f", "qcow2", "a.qcow2", "8M"]);
+    done(dir, &["bitmap", "--add", "a.qcow2", "b"]);
+    write("write -P 1 0 3M");
+    done(dir, &["backup", "--bitmap", "b", "a.qcow2", "full.qcow2"]);
+    write("write -P 2 1M 100k");
+    let args = ["backup", "--bitmap", "b", "--incremental", "a.qcow2"];
+    assert!(
+        !vm(dir, &[&args[..], &["none.qcow2"]].concat())
+            .status
+            .success()
+    );
+    assert!(!dir.join("none.qcow2").exists());
+    let onto = ["-B", "full.qcow2", "-F", "qcow2", "inc.qcow2"];
+    done(dir, &[&args[..], &onto].concat());
+    let same = vm(dir, &["compare", "a.qcow2", "inc.qcow2"]);
+    assert!(same.status.success(), "{same:?}");
+    // The increment has what changed, not the disk.
+    let map = done(dir, &["map", "--output=json", "inc.qcow2"]);
+    let map: Vec<serde_json::Value> = serde_json::from_str(&map).unwrap();
+    let own: u64 = map
+        .iter()
+        .filter(|e| e["depth"] == 0 && e["data"] == true)
+        .map(|e| e["length"].as_u64().unwrap())
+        .sum();
+    assert_eq!(own, 128 << 10);
+    // A backup that fails changes neither bitmap nor target.
+    let before = std::fs::read(dir.join("a.qcow2")).unwrap();
+    done(dir, &["create", "-q", "-f", "raw", "small.raw", "1M"]);
+    let small = ["backup", "-n", "-O", "raw", "--bitmap", "b", "a.qcow2"];
+    for (args, target) in [
+        (&small[..], "small.raw"),
+        (&["backup", "--bitmap", "nosuch", "a.qcow2"], "none.qcow2"),
+        (&["backup", "-r", "much", "a.qcow2"], "none.qcow2"),
+        (&["backup", "-O", "nosuch", "a.qcow2"], "none.qcow2"),
+        (&["backup", "a.qcow2"], "a.qcow2"),
+    ] {
+        let output = vm(dir, &[args, &[target]].concat());
+        assert!(!output.status.success(), "{args:?}: {output:?}");
+        assert!(!dir.join("none.qcow2").exists(), "{args:?}");
+        let after = std::fs::read(dir.join("a.qcow2")).unwrap();
+        assert!(before == after, "{args:?} has changed the source");
+    }
+}

@@ -4,6 +4,7 @@
 //! output. [`tool`] opens files and turns errors of images into ours.
 
 mod amend;
+mod backup;
 mod bench;
 mod bitmap;
 mod check;
@@ -36,6 +37,7 @@ pub struct Image {
 #[derive(Debug, clap::Subcommand)]
 enum ImageVerb {
     Amend(amend::Amend),
+    Backup(backup::Backup),
     Bench(bench::Bench),
     Bitmap(bitmap::Bitmap),
     Check(check::Check),
@@ -67,6 +69,7 @@ impl Verb for Image {
         let done = |result: Result<()>| result.map(|()| ExitCode::SUCCESS);
         match self.verb {
             ImageVerb::Amend(verb) => done(verb.run(context)),
+            ImageVerb::Backup(verb) => done(verb.run(context)),
             ImageVerb::Bench(verb) => done(verb.run(context)),
             ImageVerb::Bitmap(verb) => done(verb.run(context)),
             ImageVerb::Check(verb) => verb.run(context),
