@@ -8,6 +8,7 @@
 //! | [`machine`] | a `vmm` process with a spec, its serial line, control socket and end |
 //! | [`linux`] | stock kernels, and a shell in one |
 //! | [`serial`] | waiting for what a guest says |
+//! | [`tap`] | a network of its own with a tap in it, and frames for it |
 //! | [`world`] | a store of its own with the real `vm` |
 //! | [`console`] | `vm console` of a guest with a shell |
 //! | [`golden`] | expected output in files, compared or updated |
@@ -21,6 +22,7 @@ pub mod linux;
 pub mod machine;
 pub mod program;
 pub mod serial;
+pub mod tap;
 pub mod world;
 
 /// Leaves the test with a line that says why, unless the condition holds.

@@ -26,12 +26,12 @@ use vmm_api::control::{Reply, Request};
 use vmm_api::end::EndRecord;
 use vmm_api::spec::{
     BlkSpec, BootSpec, ConsoleSpec, CpuSpec, DebugExitSpec, DeviceKind, DeviceSpec, Fd, HostSpec,
-    ImageFormat, ImageSpec, MACHINE_NEWEST, MachineSpec, MemorySpec, NamedFd, Origin, PciAddress,
-    PortSpec, PortStream, RngSpec, SPEC_VERSION, SerialSpec,
+    ImageFormat, ImageSpec, MACHINE_NEWEST, MacAddress, MachineSpec, MemorySpec, NamedFd, NetSpec,
+    Origin, PciAddress, PortSpec, PortStream, RngSpec, SPEC_VERSION, SerialSpec,
 };
 
 use crate::serial::{PATIENCE, Serial};
-use crate::{guest, program};
+use crate::{guest, program, tap};
 
 /// Descriptors lose close-on-exec just before a spawn; one spawn at a time keeps them from strangers.
 static SPAWN: Mutex<()> = Mutex::new(());
@@ -88,6 +88,7 @@ pub struct Builder {
     cpus: u32,
     disks: Vec<Disk>,
     rng: bool,
+    tap: Option<String>,
     channel: bool,
     paused: bool,
     restore: Option<PathBuf>,
@@ -106,6 +107,7 @@ impl Builder {
             cpus: 1,
             disks: Vec::new(),
             rng: false,
+            tap: None,
             channel: false,
             paused: false,
             restore: None,
@@ -142,6 +144,12 @@ impl Builder {
     /// An entropy device.
     pub fn rng(mut self) -> Self {
         self.rng = true;
+        self
+    }
+
+    /// A network card on the tap of this name, in the network of the thread that prepares the machine.
+    pub fn tap(mut self, name: &str) -> Self {
+        self.tap = Some(name.into());
         self
     }
 
@@ -337,6 +345,15 @@ impl Builder {
                     rate_bytes: None,
                     period_ms: None,
                 }),
+            });
+        }
+        if let Some(name) = &self.tap {
+            let queue = opened.keep(tap::open(name)?);
+            let mac = MacAddress([0x52, 0x54, 0, 0, 0, 1]);
+            devices.push(DeviceSpec {
+                id: "net0".into(),
+                address: PciAddress::new(0, 18, 0),
+                kind: DeviceKind::VirtioNet(NetSpec::new(vec![queue], mac)),
             });
         }
         Ok(devices)

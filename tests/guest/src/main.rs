@@ -22,6 +22,8 @@
 //! | `port` | sends back what comes on port 1 of a console device, each byte plus one | |
 //! | `rng` | reads random bytes | |
 //! | `blkbench` | so many transfers, for a benchmark | `disk`, `count`, `depth`, `bytes`, `random`, `write` |
+//! | `net-tx` | sends so many frames | `count`, `bytes`, `depth` |
+//! | `net-rx` | takes so many frames of the host, in sequence, after the first `warm=` | `count`, `bytes`, `warm` |
 //! | `hostile` | what no driver should do, to disk, rng and a network card | `seed`, `rounds`, `net=1` |
 //! | `ioloop` | disk, rng and serial at once, every answer counted | `disk`, `count`, `depth` |
 #![no_std]
@@ -35,6 +37,7 @@ mod entry;
 mod hostile;
 mod ioloop;
 mod memory;
+mod net;
 mod pci;
 mod port;
 mod runtime;
@@ -65,6 +68,8 @@ extern "C" fn user_main(start_info: u64) -> ! {
         "port" => console::echo(),
         "rng" => simple::rng(),
         "hostile" => hostile::test(&boot),
+        "net-tx" => net::transmit(&boot),
+        "net-rx" => net::receive(&boot),
         "ioloop" => ioloop::test(&boot),
         other => panic!("no test is called {other}"),
     }

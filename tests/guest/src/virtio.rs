@@ -16,6 +16,8 @@ const CAP_MSIX: u8 = 0x11;
 const VERSION_1: u64 = 1 << 32;
 /// Descriptors may be in tables of their own.
 pub const INDIRECT_FEATURE: u64 = 1 << 28;
+/// Either side names the index that it wants to hear of (2.7.7, 2.7.10).
+pub const EVENT_INDEX_FEATURE: u64 = 1 << 29;
 
 const ACKNOWLEDGE: u8 = 1;
 const DRIVER: u8 = 2;
@@ -25,6 +27,8 @@ const NEEDS_RESET: u8 = 64;
 
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
+/// In the available ring's flags: used entries are polled for.
+const NO_INTERRUPT: u16 = 1;
 const NO_VECTOR: u16 = 0xffff;
 /// The vector that `entry` counts.
 const COUNTED_VECTOR: u32 = 0x40;
@@ -33,6 +37,8 @@ const COUNTED_VECTOR: u32 = 0x40;
 const PER_REQUEST: u16 = 4;
 /// Requests that fit into a queue at most.
 pub const MAX_REQUESTS: u16 = 32;
+/// Entries of a queue whose requests are one descriptor each, at most.
+const MAX_SINGLE: u16 = 256;
 
 /// A device before it is set up.
 pub struct Device {
@@ -129,13 +135,30 @@ impl Device {
 
     /// Sets up queue `index` and lets the device run. `vector` is an entry of its MSI-X table.
     pub fn queue(&mut self, index: u16, vector: Option<u16>) -> Queue {
+        self.queue_of(index, vector, (PER_REQUEST, MAX_REQUESTS * PER_REQUEST))
+    }
+
+    /// As [`Device::queue`], for many requests of one descriptor each; it never interrupts.
+    pub fn single_queue(&mut self, index: u16) -> Queue {
+        let queue = self.queue_of(index, None, (1, MAX_SINGLE));
+        store(queue.available, NO_INTERRUPT);
+        queue
+    }
+
+    /// A queue of requests with so many descriptors each, and at most so many entries.
+    fn queue_of(
+        &mut self,
+        index: u16,
+        vector: Option<u16>,
+        (per_request, most): (u16, u16),
+    ) -> Queue {
         store(self.common + 0x16, index);
         let offered: u16 = load(self.common + 0x18);
         assert!(
-            offered >= PER_REQUEST,
+            offered >= per_request,
             "queue {index} has {offered} entries"
         );
-        let size = offered.min(MAX_REQUESTS * PER_REQUEST);
+        let size = offered.min(most);
         store(self.common + 0x18, size);
         if let Some(vector) = vector {
             self.route(vector);
@@ -151,6 +174,8 @@ impl Device {
         let [descriptors, available, used] = rings;
         let queue = Queue {
             size,
+            per_request,
+            event_index: self.features & EVENT_INDEX_FEATURE != 0,
             descriptors,
             available,
             used,
@@ -296,9 +321,12 @@ impl Part {
     }
 }
 
-/// A split queue. Request `n` owns descriptors `4n` to `4n + 3`.
+/// A split queue. Request `n` owns `per_request` descriptors from `n * per_request`.
 pub struct Queue {
     size: u16,
+    per_request: u16,
+    /// The device says which index it wants to hear of.
+    event_index: bool,
     descriptors: u64,
     available: u64,
     used: u64,
@@ -313,13 +341,13 @@ pub struct Queue {
 impl Queue {
     /// Requests that can be under way at a time.
     pub fn requests(&self) -> u16 {
-        self.size / PER_REQUEST
+        self.size / self.per_request
     }
 
     /// Makes a request available; `kick` tells the device.
     pub fn submit(&mut self, request: u16, parts: &[Part]) {
-        assert!(parts.len() <= usize::from(PER_REQUEST) && request < self.requests());
-        let head = request * PER_REQUEST;
+        assert!(parts.len() <= usize::from(self.per_request) && request < self.requests());
+        let head = request * self.per_request;
         for (at, part) in (head..).zip(parts) {
             let entry = self.descriptors + 16 * u64::from(at);
             let more = usize::from(at - head) + 1 < parts.len();
@@ -338,12 +366,29 @@ impl Queue {
     /// Tells the device, unless it asked not to be told or knows of everything.
     pub fn kick(&mut self) -> bool {
         fence(Ordering::SeqCst);
-        let wanted = self.told != self.made && load::<u16>(self.used) & 1 == 0;
+        let wanted = self.told != self.made && self.is_heard();
         if wanted {
             store(self.doorbell, self.index);
             self.told = self.made;
         }
         wanted
+    }
+
+    /// Whether the device wants to hear of what was made available since it was last told.
+    fn is_heard(&self) -> bool {
+        if !self.event_index {
+            return load::<u16>(self.used) & 1 == 0;
+        }
+        let event: u16 = load(self.used + 4 + 8 * u64::from(self.size));
+        let new = self.made.wrapping_sub(self.told);
+        self.made.wrapping_sub(event).wrapping_sub(1) < new
+    }
+
+    /// Asks for no interrupt about what is still to be finished.
+    fn stay_silent(&self) {
+        // An index that was passed already is not reached again.
+        let passed = self.taken.wrapping_sub(1);
+        store(self.available + 4 + 2 * u64::from(self.size), passed);
     }
 
     /// A finished request and the number of bytes that the device wrote.
@@ -362,9 +407,13 @@ impl Queue {
         let entry = self.used + 4 + 8 * u64::from(self.taken % self.size);
         let (head, length): (u32, u32) = (load(entry), load(entry + 4));
         self.taken = self.taken.wrapping_add(1);
-        let request = head / u32::from(PER_REQUEST);
+        if self.event_index {
+            self.stay_silent();
+        }
+        let per_request = u32::from(self.per_request);
+        let request = head / per_request;
         assert!(
-            head % u32::from(PER_REQUEST) == 0 && request < u32::from(self.requests()),
+            head % per_request == 0 && request < u32::from(self.requests()),
             "an answer to descriptor {head}, which begins no request"
         );
         Some((request as u16, length))

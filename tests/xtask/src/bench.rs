@@ -8,11 +8,13 @@
 //! | `start` | exec to the first byte of the guest, and to the end of the process |
 //! | `footprint` | memory of the process beside the guest's RAM |
 //! | `blk` | transfers of a disk: per second, and what one costs |
+//! | `net` | frames of a network card: per second, and what one costs |
 //! | `image` | `vm image` beside QEMU's tools, verb by verb |
 //! | `manager` | an administrator's commands, and how they grow with the number of domains |
 //! | `boot` | exec to the first program of a stock kernel, inside the lab |
 //! | `peers` | how the VMMs are started |
 //! | `stats` | medians and the table |
+//! | `talk` | a test guest that says when its work begins and ends |
 //! | `usage` | what a program used |
 
 mod blk;
@@ -20,9 +22,11 @@ mod boot;
 mod footprint;
 mod image;
 mod manager;
+mod net;
 mod peers;
 mod start;
 mod stats;
+mod talk;
 mod usage;
 
 use std::process::ExitCode;
@@ -46,6 +50,8 @@ enum Name {
     Footprint(Common),
     /// Transfers of a disk: 4 KiB random and 128 KiB sequential, one and 32 at a time, raw and qcow2
     Blk(blk::BlkArgs),
+    /// Frames between a guest and a tap: 64 and 1500 bytes, out and in
+    Net(net::NetArgs),
     /// Disk images: `vm image` beside qemu-img and qemu-nbd, verb by verb
     Image(image::ImageArgs),
     /// list, define, dominfo and dumpxml of a thousand domains, against virsh and libvirtd
@@ -81,6 +87,7 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
         Name::Start(common) => start::run(common)?,
         Name::Footprint(common) => footprint::run(common)?,
         Name::Blk(args) => blk::run(args)?,
+        Name::Net(args) => net::run(args)?,
         Name::Image(args) => image::run(args)?,
         Name::Manager(args) => manager::run(args)?,
         Name::Boot(common) => return boot::run(common),

@@ -6,22 +6,18 @@
 //! often the guest rang the doorbell, which is an exit each.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use super::Common;
 use super::peers::{self, Guest, Vmm};
 use super::stats::{Samples, table};
+use super::talk::{Talk, number};
 use crate::lab::Lab;
 use crate::project;
-
-/// Where QEMU's leanest machine has PCI's configuration space; ours has it elsewhere.
-const QEMU_ECAM: u64 = 0xe000_0000;
-/// Clock ticks of /proc in a second.
-const TICKS: f64 = 100.0;
 
 #[derive(clap::Args)]
 pub struct BlkArgs {
@@ -120,10 +116,7 @@ pub fn run(args: &BlkArgs) -> Result<()> {
 }
 
 fn guest_of(guest: &Guest, cell: &Cell, images: &Images, write: bool, vmm: &Vmm) -> Guest {
-    let ecam = match vmm {
-        Vmm::Ours => String::new(),
-        Vmm::Command { .. } => format!(" ecam={QEMU_ECAM}"),
-    };
+    let ecam = vmm.ecam();
     Guest {
         disk: Some(images.of(cell.qcow2)),
         qcow2: cell.qcow2,
@@ -140,55 +133,20 @@ fn guest_of(guest: &Guest, cell: &Cell, images: &Images, write: bool, vmm: &Vmm)
 }
 
 fn once(vmm: &Vmm, guest: &Guest, cell: &Cell) -> Result<Measured> {
-    let mut running = vmm.start(guest, || {})?;
-    let mut lines = BufReader::new(&running.serial).lines();
-    let mut said = String::new();
-    let mut until = |word: &str| -> Result<String> {
-        for line in &mut lines {
-            let line = line.context("cannot read the serial line")?;
-            if line.trim_end().starts_with(word) {
-                return Ok(line);
-            }
-            said.push_str(&line);
-            said.push('\n');
-        }
-        bail!("the guest ended before it said '{word}': {said}")
-    };
-    until("go")?;
-    let (started, before) = (Instant::now(), cpu_of(running.child.id()));
-    let done = until("done")?;
+    let mut run = Talk::start(vmm, guest)?;
+    run.until("go")?;
+    let (started, before) = (Instant::now(), run.cpu());
+    let done = run.until("done")?;
     let seconds = started.elapsed().as_secs_f64();
-    let after = cpu_of(running.child.id());
-    until("PASS")?;
-    drop(running.child.kill());
-    running.child.wait().context("cannot wait")?;
-    let kicks = done.split_once("kicks=").map(|(_, number)| number.trim());
-    let kicks: f64 = kicks.and_then(|text| text.parse().ok()).unwrap_or(f64::NAN);
+    let after = run.cpu();
+    run.end()?;
+    let kicks = number(&done, "kicks");
     let count = cell.count as f64;
     Ok(Measured {
         rate: count / seconds / 1e3,
         cpu: (after - before) / count * 1e6,
         kicks: kicks / count,
     })
-}
-
-/// Seconds of CPU time of a process's threads, without those that are vCPUs.
-fn cpu_of(pid: u32) -> f64 {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task"));
-    let ticks = tasks.into_iter().flatten().flatten().filter_map(|task| {
-        let name = fs::read_to_string(task.path().join("comm")).ok()?;
-        if name.starts_with("vcpu") || name.starts_with("CPU ") {
-            return None;
-        }
-        let stat = fs::read_to_string(task.path().join("stat")).ok()?;
-        // The command in parentheses may contain anything, so fields are counted after it.
-        let (_, fields) = stat.rsplit_once(')')?;
-        let mut fields = fields.split_whitespace().skip(11);
-        let user: f64 = fields.next()?.parse().ok()?;
-        let system: f64 = fields.next()?.parse().ok()?;
-        Some(user + system)
-    });
-    ticks.sum::<f64>() / TICKS
 }
 
 /// The images, with every byte allocated.

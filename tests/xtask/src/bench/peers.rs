@@ -14,6 +14,9 @@ use super::Common;
 use crate::lab::Lab;
 use crate::project;
 
+/// Where QEMU's leanest machine has PCI's configuration space; ours has it elsewhere.
+const QEMU_ECAM: u64 = 0xe000_0000;
+
 /// What the guest is made of.
 #[derive(Clone, Default)]
 pub struct Guest {
@@ -24,6 +27,8 @@ pub struct Guest {
     pub disk: Option<PathBuf>,
     /// Its disk is a qcow2 image; else a raw one.
     pub qcow2: bool,
+    /// The tap of its network card, which exists.
+    pub tap: Option<String>,
     pub cmdline: String,
     /// MiB.
     pub memory: u64,
@@ -54,6 +59,14 @@ impl Vmm {
         match self {
             Self::Ours => "vmm".into(),
             Self::Command { name, .. } => name.clone(),
+        }
+    }
+
+    /// What the test guest has to be told of where PCI's configuration space is.
+    pub fn ecam(&self) -> String {
+        match self {
+            Self::Ours => String::new(),
+            Self::Command { .. } => format!(" ecam={QEMU_ECAM}"),
         }
     }
 
@@ -98,6 +111,9 @@ fn start_ours(guest: &Guest, now: impl FnOnce()) -> Result<Running> {
             Disk::raw(disk)
         };
         builder = builder.disk(disk);
+    }
+    if let Some(tap) = &guest.tap {
+        builder = builder.tap(tap);
     }
     let mut prepared = builder
         .prepare()
@@ -164,6 +180,19 @@ pub fn microvm_with_fast_disk(common: &Common) -> Result<Option<Vmm>> {
         "iothread,id=worker",
         "-device",
         "virtio-blk-pci,drive=disk,iothread=worker,disable-legacy=on",
+    ];
+    microvm_with(common, "microvm,pcie=on", &more)
+}
+
+/// QEMU's leanest machine with PCI and a card on the guest's tap, which its main loop serves.
+pub fn microvm_with_card(common: &Common) -> Result<Option<Vmm>> {
+    let more = [
+        "-name",
+        "bench,debug-threads=on",
+        "-netdev",
+        "tap,id=net,ifname={tap},script=no,downscript=no,vhost=off",
+        "-device",
+        "virtio-net-pci,netdev=net,disable-legacy=on,romfile=",
     ];
     microvm_with(common, "microvm,pcie=on", &more)
 }
@@ -268,6 +297,7 @@ fn fill_in(words: &[String], guest: &Guest) -> Result<Command> {
             .replace("{initrd}", &optional(&guest.initrd))
             .replace("{disk}", &optional(&guest.disk))
             .replace("{format}", if guest.qcow2 { "qcow2" } else { "raw" })
+            .replace("{tap}", guest.tap.as_deref().unwrap_or_default())
             .replace("{cmdline}", &guest.cmdline)
             .replace("{mem}", &guest.memory.to_string())
     });
