@@ -254,16 +254,18 @@ fn changes_are_told_line_by_line() {
     assert_eq!(actions, ["started", "stopped"]);
 }
 
+/// Its own memory: how much of the program's file is mapped in depends on how it was built, and the
+/// benchmark of the manager measures that.
 #[test]
 fn an_idle_daemon_is_small() {
     let world = World::new();
     let daemon = Daemon::start(&world);
     let path = format!("/proc/{}/status", daemon.child.id());
     let status = fs::read_to_string(path).expect("its status");
-    let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let rss = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
     let kib: u64 = rss
         .and_then(|rss| rss.split_whitespace().next()?.parse().ok())
         .expect("a size");
-    println!("an idle daemon holds {kib} KiB");
-    assert!(kib < 15 * 1024, "{kib} KiB");
+    println!("an idle daemon holds {kib} KiB of its own");
+    assert!(kib < 4 * 1024, "{kib} KiB");
 }
