@@ -87,13 +87,15 @@ impl Ring {
             self.wake_armed = true;
         }
         self.fill();
-        self.collect(done);
+        // Who rang since the queue of wakes was looked at has rung in vain if we slept now: the
+        // descriptor is empty again.
+        let rung = self.collect(done);
         let nothing_to_hand_over = {
             let queue = self.ring.submission();
             queue.is_empty() && !queue.taskrun() && !queue.cq_overflow()
         };
         // Completions that came by themselves, or more work to hand over, need no sleep.
-        let wait = done.is_empty() && self.backlog.is_empty();
+        let wait = done.is_empty() && self.backlog.is_empty() && !rung;
         let result = match timeout {
             Some(d) if wait && !d.is_zero() => {
                 let time = types::Timespec::from(d);
@@ -144,12 +146,15 @@ impl Ring {
         }
     }
 
-    fn collect(&mut self, done: &mut Vec<Completion>) {
+    /// Takes completions; whether another thread has rung.
+    fn collect(&mut self, done: &mut Vec<Completion>) -> bool {
+        let mut rung = false;
         for cqe in self.ring.completion() {
             match cqe.user_data() {
                 IGNORED => {}
                 WAKE => {
                     self.wake_armed = false;
+                    rung = true;
                     // Emptied so that the next poll sleeps; who rang is in the queue of wakes.
                     let _ = drain_eventfd(self.remote.event());
                 }
@@ -160,6 +165,7 @@ impl Ring {
                 }
             }
         }
+        rung
     }
 }
 

@@ -173,3 +173,24 @@ fn dropping_the_executor_ends_waiting_tasks() {
         assert_eq!(Rc::strong_count(&fd), 1);
     }
 }
+
+/// Whoever rings between the last look at the queue of wakes and the sleep must not be missed. A
+/// ring that sleeps all the same never ends this test.
+#[test]
+fn a_ring_before_the_sleep_prevents_it() {
+    let remote = super::task::Remote::new().unwrap();
+    let Ok(mut ring) = super::ring::Ring::new(&remote) else {
+        println!("skipped: io_uring is not available");
+        return;
+    };
+    let mut done = Vec::new();
+    // The first sleep arms the descriptor.
+    ring.park(Some(Duration::from_millis(1)), &mut done);
+    for _ in 0..100 {
+        remote.sleeping();
+        remote.ring();
+        ring.park(None, &mut done);
+        ring.park(Some(Duration::from_millis(1)), &mut done);
+    }
+    assert!(done.is_empty());
+}
