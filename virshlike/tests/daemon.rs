@@ -262,7 +262,9 @@ fn an_idle_daemon_is_small() {
     let daemon = Daemon::start(&world);
     let path = format!("/proc/{}/status", daemon.child.id());
     let status = fs::read_to_string(path).expect("its status");
-    let rss = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let rss = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"));
     let kib: u64 = rss
         .and_then(|rss| rss.split_whitespace().next()?.parse().ok())
         .expect("a size");
