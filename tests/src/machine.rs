@@ -7,17 +7,18 @@
 //!
 //! Dropping a [`Machine`] kills its process and waits for it.
 
+mod opened;
+
 use std::fs::{self, File};
 use std::io::{self, PipeReader, PipeWriter, Read, Seek, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::io::{FdFlags, fcntl_setfd};
+use opened::Opened;
 use tempfile::TempDir;
 use uuid::Uuid;
 use vmm_api::console::{Attach, Attached, to_line};
@@ -32,9 +33,6 @@ use vmm_api::spec::{
 
 use crate::serial::{PATIENCE, Serial};
 use crate::{guest, program, tap};
-
-/// Descriptors lose close-on-exec just before a spawn; one spawn at a time keeps them from strangers.
-static SPAWN: Mutex<()> = Mutex::new(());
 
 /// A disk of a machine.
 #[derive(Clone)]
@@ -405,35 +403,6 @@ impl Prepared {
         let fd = self.opened.keep(theirs).0.to_string();
         self.command.args(["--after-fd", &fd]);
         Ok(ours)
-    }
-}
-
-/// Descriptors that the process is to inherit under the numbers that they have here.
-#[derive(Default)]
-struct Opened(Vec<OwnedFd>);
-
-impl Opened {
-    fn keep(&mut self, fd: impl Into<OwnedFd>) -> Fd {
-        let fd = fd.into();
-        let number = fd.as_raw_fd();
-        self.0.push(fd);
-        Fd(number)
-    }
-
-    fn open(&mut self, path: impl AsRef<Path>, write: bool) -> io::Result<Fd> {
-        let path = path.as_ref();
-        let file = File::options().read(true).write(write).open(path);
-        let file =
-            file.map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
-        Ok(self.keep(file))
-    }
-
-    fn spawn(self, command: &mut Command) -> io::Result<Child> {
-        let _one = SPAWN.lock().unwrap_or_else(PoisonError::into_inner);
-        for fd in &self.0 {
-            fcntl_setfd(fd.as_fd(), FdFlags::empty())?;
-        }
-        command.spawn()
     }
 }
 

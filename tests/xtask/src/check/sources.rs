@@ -21,6 +21,7 @@ const UNSAFE_HOMES: &[&str] = &[
     "images/src/exec/ring",
     "virshlike/src/spawn",
     "tests/guest/",
+    "tests/src/tap",
     "tests/xtask/src/bench/usage",
 ];
 
