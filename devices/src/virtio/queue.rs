@@ -184,6 +184,7 @@ impl Virtqueue {
                 Phase::Running
             },
             in_flight: 0,
+            waiters: 0,
             taken: vec![0; usize::from(setup.size).div_ceil(64)],
             parked: VecDeque::new(),
             due: VecDeque::new(),
@@ -347,10 +348,13 @@ impl Virtqueue {
             result = self.push(&mut core, &memory, used);
         }
         let drained = core.in_flight == 0;
-        let stopped = core.phase == Phase::Stopped;
+        let (stopped, awaited) = (core.phase == Phase::Stopped, core.waiters > 0);
         drop(core);
         if drained {
-            self.idle.notify_all();
+            // Waking is a system call, also when nobody waits.
+            if awaited {
+                self.idle.notify_all();
+            }
             if stopped {
                 self.owner.drained();
             }
@@ -440,10 +444,12 @@ impl Virtqueue {
             }
             core.give_back(element.head(), element.was_parked);
         }
-        let stopped = core.phase == Phase::Stopped;
+        let (stopped, awaited) = (core.phase == Phase::Stopped, core.waiters > 0);
         drop(core);
         if drained {
-            self.idle.notify_all();
+            if awaited {
+                self.idle.notify_all();
+            }
             if stopped {
                 self.owner.drained();
             }
@@ -456,9 +462,11 @@ impl Virtqueue {
         if core.phase == Phase::Running {
             core.phase = Phase::Paused;
         }
+        core.waiters += 1;
         while core.in_flight > 0 {
             core = self.idle.wait(core).unwrap_or_else(PoisonError::into_inner);
         }
+        core.waiters -= 1;
     }
 
     /// Goes on after [`Virtqueue::pause`]: parked requests are due, then new ones.

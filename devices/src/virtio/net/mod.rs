@@ -2,8 +2,8 @@
 //!
 //! **The life of a frame to the guest**: the tap is readable, `receive::serve` wakes in the card's
 //! [worker](super::worker) and reads the frame with its header; it takes as many buffers from the
-//! receive [queue](super::queue) as the frame needs, copies it in, and shows all of them used at
-//! once. Without buffers the frame waits, and the kernel's queue behind it.
+//! receive [queue](super::queue) as the frame needs, copies it in, and shows those of a whole burst
+//! used at once. Without buffers the frame waits, and the kernel's queue behind it.
 //!
 //! **The life of a frame from the guest**: doorbell, `transmit::serve` wakes, and the pages that the
 //! guest named go to the tap in one `writev`, without a copy. What the kernel refuses (a header that

@@ -95,9 +95,28 @@ enum Burst {
     Failed,
 }
 
-/// Delivers frames until something is missing.
+/// Buffers with what was written to each, which the driver does not see yet.
+type Filled = Vec<(Element, u32)>;
+
+/// Delivers frames until something is missing. The driver hears of all of them together.
 fn burst(
     queue: &Arc<Virtqueue>,
+    card: &Card,
+    tap: &Tap,
+    frame: &mut Frame,
+    mergeable: bool,
+) -> Burst {
+    let mut filled = Filled::new();
+    let end = fill((queue, &mut filled), card, tap, frame, mergeable);
+    if !filled.is_empty() {
+        queue.complete_all(filled);
+    }
+    end
+}
+
+/// Copies frames into buffers until something is missing.
+fn fill(
+    (queue, filled): (&Arc<Virtqueue>, &mut Filled),
     card: &Card,
     tap: &Tap,
     frame: &mut Frame,
@@ -113,7 +132,7 @@ fn burst(
         }
         if !card.link {
             card.stats.rx.dropped();
-        } else if !deliver(queue, card, frame, mergeable) {
+        } else if !deliver((queue, &mut *filled), card, frame, mergeable) {
             return Burst::Full;
         }
         frame.length = 0;
@@ -122,7 +141,12 @@ fn burst(
 }
 
 /// Copies a frame into buffers of the driver; false when it offers too few now.
-fn deliver(queue: &Arc<Virtqueue>, card: &Card, frame: &mut Frame, mergeable: bool) -> bool {
+fn deliver(
+    (queue, filled): (&Arc<Virtqueue>, &mut Filled),
+    card: &Card,
+    frame: &mut Frame,
+    mergeable: bool,
+) -> bool {
     let mut taken: Vec<Element> = Vec::new();
     let mut room = 0;
     while room < frame.length as u64 {
@@ -145,15 +169,11 @@ fn deliver(queue: &Arc<Virtqueue>, card: &Card, frame: &mut Frame, mergeable: bo
         place.copy_from_slice(&count.to_le_bytes());
     }
     let mut rest = frame.bytes.get(..frame.length).unwrap_or_default();
-    let used = taken
-        .into_iter()
-        .map(|element| {
-            let written = element.write_at(0, rest);
-            rest = rest.get(written..).unwrap_or_default();
-            (element, u32::try_from(written).unwrap_or(u32::MAX))
-        })
-        .collect();
-    queue.complete_all(used);
+    for element in taken {
+        let written = element.write_at(0, rest);
+        rest = rest.get(written..).unwrap_or_default();
+        filled.push((element, u32::try_from(written).unwrap_or(u32::MAX)));
+    }
     card.stats.rx.passed(frame.length - HEADER);
     true
 }

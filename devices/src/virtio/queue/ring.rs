@@ -21,6 +21,8 @@ pub(super) struct Core {
     pub(super) queue: Queue,
     pub(super) phase: Phase,
     pub(super) in_flight: usize,
+    /// Threads that wait for none to be in flight.
+    pub(super) waiters: usize,
     /// One bit per head that was taken and not used yet.
     pub(super) taken: Vec<u64>,
     /// Waiting for a resume.
