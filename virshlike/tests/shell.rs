@@ -30,15 +30,24 @@ fn terminal() -> (File, File) {
     (master.into(), slave)
 }
 
-/// Reads until the words were seen.
-fn wait_for(master: &mut File, words: &str) -> String {
+/// Reads until all of the words were seen, one after the other. What comes behind them in the same
+/// piece is gone: what is waited for next must be the answer to something typed next.
+fn wait_for(master: &mut File, words: &[&str]) -> String {
     let mut seen = String::new();
     let mut bytes = [0; 1024];
-    while !seen.contains(words) {
+    loop {
+        let mut rest = seen.as_str();
+        let came = |word: &&str| {
+            let found = rest.split_once(word);
+            rest = found.map_or(rest, |(_, behind)| behind);
+            found.is_some()
+        };
+        if words.iter().all(came) {
+            return seen;
+        }
         let count = master.read(&mut bytes).unwrap();
         seen.push_str(&String::from_utf8_lossy(&bytes[..count]));
     }
-    seen
 }
 
 fn shell(world: &World, lines: &str) -> Output {
@@ -99,13 +108,12 @@ fn a_terminal_gets_a_prompt_completion_and_history() {
         .stderr(end())
         .spawn()
         .unwrap();
-    wait_for(&mut master, "vm # ");
+    wait_for(&mut master, &["vm # "]);
     master.write_all(b"domst\tat").unwrap();
     master.write_all(b"\x15start w\t").unwrap();
-    wait_for(&mut master, "start web01");
+    wait_for(&mut master, &["start web01"]);
     master.write_all(b"\r").unwrap();
-    wait_for(&mut master, "Domain 'web01' started");
-    wait_for(&mut master, "vm # ");
+    wait_for(&mut master, &["Domain 'web01' started", "vm # "]);
     master.write_all(b"quit\r").unwrap();
     assert!(child.wait().unwrap().success());
     let history = std::fs::read_to_string(world.path("state/vm/history")).unwrap();
@@ -130,10 +138,10 @@ fn long_output_on_a_terminal_goes_through_the_pager() {
     };
     shown(&["list"]);
     (&slave).write_all(b"END\n").unwrap();
-    let short = wait_for(&mut master, "END");
+    let short = wait_for(&mut master, &["END"]);
     assert!(!short.contains("paged:"), "{short}");
     shown(&["help", "domain"]);
     (&slave).write_all(b"END\n").unwrap();
-    let long = wait_for(&mut master, "END");
+    let long = wait_for(&mut master, &["END"]);
     assert!(long.contains("paged: Domain Management"), "{long}");
 }
