@@ -6,8 +6,14 @@ mod common;
 
 use common::World;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+use virshlike::cli::registry::ENTRIES;
 
 const HEAD: &str = "# JSON output
 
@@ -48,6 +54,18 @@ const COMMANDS: &[&[&str]] = &[
     &["metadata", "web01", "urn:x"],
     &["diff", "web01"],
     &["history", "web01"],
+    &["vcpuinfo", "web01"],
+    &["vcpupin", "web01"],
+    &["emulatorpin", "web01"],
+    &["cpu-stats", "web01"],
+    &["iothreadinfo", "web01", "--config"],
+    &["domtime", "web01"],
+    &["domhostname", "web01"],
+    &["domifaddr", "web01", "--source", "agent"],
+    &["domfsinfo", "web01"],
+    &["guestinfo", "web01"],
+    &["guestvcpus", "web01"],
+    &["domblkinfo", "web01", "--all"],
     &["top"],
     &["metrics"],
     &["event", "--list"],
@@ -59,6 +77,71 @@ const COMMANDS: &[&[&str]] = &[
     &["nodememstats"],
     &["freecell"],
     &["maxvcpus"],
+    &["nodecpumap"],
+    &["cpu-models", "x86_64"],
+    &["cpu-compare", "cpu.xml"],
+    &["hypervisor-cpu-compare", "cpu.xml"],
+    &["host-check"],
+    &["autostart-all", "--dry-run"],
+    &["autostart-all"],
+    &["shutdown-all"],
+];
+
+/// Verbs that print XML, with and without `--format json`.
+const XML: &[&str] = &[
+    "capabilities",
+    "cpu-baseline",
+    "domcapabilities",
+    "dumpxml",
+    "hypervisor-cpu-baseline",
+];
+
+/// Verbs that do something and say so in a sentence: nothing with `--format json`.
+const DEEDS: &[&str] = &[
+    "autostart",
+    "create",
+    "define",
+    "destroy",
+    "domfsfreeze",
+    "domfsthaw",
+    "domfstrim",
+    "domjobabort",
+    "domrename",
+    "dump",
+    "edit",
+    "reboot",
+    "reset",
+    "resume",
+    "set-user-password",
+    "shutdown",
+    "start",
+    "suspend",
+    "undefine",
+];
+
+/// What is neither: text of a guest or for people, and what has a form of its own.
+const OTHERS: &[(&str, &str)] = &[
+    ("completion", "a script for a shell"),
+    ("console", "what a guest writes"),
+    (
+        "domblkstat",
+        "figures of a running disk, as `domstats --block` tells them",
+    ),
+    ("domdisplay", "an address, where there is a display"),
+    (
+        "domifstat",
+        "figures of a running card, as `domstats --interface` tells them",
+    ),
+    ("help", "text for people"),
+    (
+        "image",
+        "with qemu-img's field names: `vm image info --output json`",
+    ),
+    ("iothreadpin", "iothreads are not pinned in this build"),
+    ("logs", "what a guest or its process wrote"),
+    ("qemu-agent-command", "the agent's own JSON"),
+    ("shell", "what the commands in it print"),
+    ("vncdisplay", "an address, where there is a display"),
 ];
 
 /// The shape of a value, indented.
@@ -92,6 +175,12 @@ fn shape(value: &Value, depth: usize, out: &mut String) {
 fn world() -> World {
     let world = World::new();
     std::fs::write(world.path("a.img"), vec![0; 1 << 20]).unwrap();
+    std::fs::write(
+        world.path("cpu.xml"),
+        "<cpu><model>Haswell-noTSX-IBRS</model></cpu>",
+    )
+    .unwrap();
+    let agent = "<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel></devices>";
     let facts = "<title>A web server</title><description>d</description>\
                  <metadata><x:a xmlns:x='urn:x'/></metadata>";
     let devices = format!(
@@ -101,7 +190,8 @@ fn world() -> World {
     let xml = world
         .xml("web01", "")
         .replace("</name>", &format!("</name>{facts}"))
-        .replace("<devices>", &devices);
+        .replace("<devices>", &devices)
+        .replace("</devices>", agent);
     std::fs::write(world.path("web01.xml"), &xml).unwrap();
     world.ok(&["define", "web01.xml"]);
     world.ok(&["start", "web01"]);
@@ -110,7 +200,62 @@ fn world() -> World {
     let xml = world.ok(&["-q", "dumpxml", "web01", "--inactive"]);
     std::fs::write(world.path("web01.xml"), xml.replace("</devices>", card)).unwrap();
     world.ok(&["define", "web01.xml"]);
+    world.ok(&["autostart", "web01"]);
     world
+}
+
+/// What `vm daemon` prints of a change.
+fn daemon_words(world: &World) -> String {
+    let path = world.write_xml("db01", "");
+    world.ok(&["define", path.to_str().unwrap()]);
+    let ready = UnixDatagram::bind(world.path("ready")).unwrap();
+    ready
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .unwrap();
+    let mut command = world.command("vm");
+    command.args(["daemon", "--format", "json"]);
+    command.env("NOTIFY_SOCKET", world.path("ready"));
+    let mut daemon = command.stdout(Stdio::piped()).spawn().unwrap();
+    ready.recv(&mut [0; 64]).expect("it is ready");
+    let mut lines = BufReader::new(daemon.stdout.take().unwrap()).lines();
+    let started = world.vm(&["start", "db01"]).status.success();
+    let line = started.then(|| lines.next().unwrap().unwrap());
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    let line = line.expect("db01 starts");
+    let mut shown = String::new();
+    shape(&serde_json::from_str(&line).unwrap(), 0, &mut shown);
+    format!("\n## vm daemon\n\nOne object per line and change.\n\n```text\n{shown}\n```\n")
+}
+
+/// What the other verbs print.
+fn rest() -> String {
+    let mut page = String::from("\n## The other verbs\n\n");
+    let _ = writeln!(
+        page,
+        "- XML with or without `--format json`: {}.",
+        XML.join(", ")
+    );
+    let _ = writeln!(page, "- Nothing, when it was done: {}.", DEEDS.join(", "));
+    for (verb, what) in OTHERS {
+        let _ = writeln!(page, "- {verb}: {what}.");
+    }
+    page
+}
+
+#[test]
+fn every_verb_is_on_the_page() {
+    let named: BTreeSet<&str> = COMMANDS
+        .iter()
+        .filter_map(|words| words.first())
+        .chain(XML)
+        .chain(DEEDS)
+        .copied()
+        .chain(OTHERS.iter().map(|(verb, _)| *verb))
+        .chain(["daemon"])
+        .collect();
+    let built: BTreeSet<&str> = ENTRIES.iter().map(|entry| entry.name).collect();
+    assert_eq!(named, built);
 }
 
 #[test]
@@ -138,6 +283,8 @@ fn the_page_shows_what_is_printed() {
             command.join(" ")
         );
     }
+    page.push_str(&daemon_words(&world));
+    page.push_str(&rest());
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/json.md");
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(&path, &page).unwrap();

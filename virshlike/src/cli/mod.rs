@@ -2,6 +2,7 @@
 //!
 //! - [`registry`]: every verb, in groups, one file each under [`commands`];
 //! - [`virsh_args`]: `--domain X` for a positional argument, as virsh takes it;
+//! - [`report`](self): what became of each of several domains;
 //! - [`ui`]: the only place that prints; [`table`]: virsh's table;
 //! - [`not_built`]: virsh's verbs that this build lacks, and what to do instead;
 //! - [`completion`]: what a shell offers on Tab;
@@ -24,6 +25,7 @@ pub mod not_built;
 pub mod openmetrics;
 pub mod pager;
 pub mod registry;
+mod report;
 pub mod shell;
 pub mod table;
 pub mod ui;
@@ -226,14 +228,20 @@ fn global() -> Command {
 /// Warnings of the library go to standard error; `VM_LOG=debug` shows more.
 fn log_to_stderr() {
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_env("VM_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    // It fails only when a test has set one already.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let log = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .without_time()
-        .with_target(false)
-        .try_init();
+        .with_target(false);
+    // It fails only when a test has set one already. The filter's own language costs time, and is
+    // rarely used.
+    let _ = match std::env::var_os("VM_LOG") {
+        None => log.with_max_level(tracing::Level::WARN).try_init(),
+        Some(_) => {
+            let filter = EnvFilter::try_from_env("VM_LOG");
+            log.with_env_filter(filter.unwrap_or_else(|_| EnvFilter::new("warn")))
+                .try_init()
+        }
+    };
 }
 
 #[cfg(test)]

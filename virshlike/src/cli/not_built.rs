@@ -76,7 +76,6 @@ pub const TABLE: &[Absent] = &[
         &[
             "setvcpus",
             "setvcpu",
-            "guestvcpus",
             "setmem",
             "setmaxmem",
             "set-lifecycle-action",
@@ -109,21 +108,14 @@ pub const TABLE: &[Absent] = &[
     ),
     later(
         &[
-            "domfs*",
-            "domtime",
-            "domhostname",
-            "domifaddr",
-            "guestinfo",
             "guest-agent-timeout",
-            "qemu-agent-command",
-            "set-user-password",
             "get-user-sshkeys",
             "set-user-sshkeys",
             "dompmsuspend",
             "dompmwakeup",
         ],
-        "asking the agent inside a guest",
-        "log in on its console: vm console NAME",
+        "keys and sleep of a guest by its agent",
+        "'vm qemu-agent-command NAME COMMAND' says any command to it",
     ),
     later(
         &["net-*", "nwfilter-*"],

@@ -8,7 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model;
 use crate::runtime::rundir::Liveness;
 use crate::store::{Survey, Writer, name};
-use crate::xml::{Diagnostic, Diagnostics, Edits, NewElement};
+use crate::xml::{Diagnostic, Diagnostics};
 use uuid::Uuid;
 
 /// What came of a define.
@@ -42,7 +42,7 @@ impl Manager {
         let name = checked.model.name.clone();
         let _domain = self.store.lock_domain(uuid, &name)?;
         let writer = self.store.writer()?;
-        let survey = self.store.survey()?;
+        let survey = writer.survey()?;
         self.refuse_conflict(&name, uuid, &survey)?;
         warn_of_others(&mut checked, &survey);
         let text = checked.document.text();
@@ -291,34 +291,6 @@ impl Manager {
             .hint("look at it and edit again"));
         }
         self.define(new, file)
-    }
-
-    /// Sets or, with an empty text, removes the title or the description of a definition.
-    ///
-    /// # Errors
-    /// A transient domain, a text that does not fit, or a store that cannot be written.
-    pub fn describe(&self, domain: &Domain, element: &'static str, text: &str) -> Result<()> {
-        let stored = self.stored(domain)?;
-        let mut checked = self.checked(&stored)?;
-        let mut edits = Edits::new();
-        let root = checked.document.root();
-        match (root.child(element), text.is_empty()) {
-            (Some(found), true) => edits.remove(found.id()),
-            (Some(found), false) => edits.set_text(found.id(), text),
-            (None, true) => {}
-            (None, false) => edits.insert(
-                root.id(),
-                NewElement::new(element).text(text),
-                &["name", "uuid", "title", "description"],
-            ),
-        }
-        checked
-            .document
-            .apply(edits)
-            .map_err(|found| definition::mistakes(&found))?;
-        let file = stored.path.display().to_string();
-        self.replace(domain, &stored.text, checked.document.as_str(), &file)
-            .map(|_| ())
     }
 
     /// Writes back what completion added to a definition that somebody edited by hand.

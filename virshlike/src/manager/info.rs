@@ -7,6 +7,7 @@ use crate::model;
 use crate::runtime::guest::ANSWER;
 use crate::runtime::rundir::Liveness;
 use serde::Serialize;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 use vmm_api::state::{PauseReason, RunState};
 
@@ -115,6 +116,22 @@ pub struct Info {
 }
 
 impl Manager {
+    /// As [`Manager::condition`], of a domain whose process may be about to end: one that does not
+    /// answer is given `patience` to be gone.
+    ///
+    /// # Errors
+    /// As [`Manager::condition`].
+    pub fn settled_condition(&self, domain: &Domain, patience: Duration) -> Result<Condition> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let condition = self.condition(domain)?;
+            if condition.state != State::NoAnswer || Instant::now() >= deadline {
+                return Ok(condition);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// What a domain is doing, and why.
     ///
     /// # Errors

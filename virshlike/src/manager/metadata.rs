@@ -2,6 +2,7 @@
 //! them: stored with a prefix, given and shown without.
 
 use super::definition;
+use super::pins::Affects;
 use super::{Domain, Manager};
 use crate::error::{Error, Kind, Result};
 use crate::xml::{Document, Edits, Element, NewElement};
@@ -42,41 +43,42 @@ impl Manager {
     /// removes it.
     ///
     /// # Errors
-    /// XML that is wrong, a key that is no name, a domain without a definition on disk.
+    /// XML that is wrong, a key that is no name, a definition that is asked for and not there.
     pub fn set_metadata(
         &self,
         domain: &Domain,
         uri: &str,
         element: Option<(&str, &str)>,
+        affects: Affects,
     ) -> Result<()> {
-        let stored = self.stored(domain)?;
-        let mut document = self.checked(&stored)?.document;
-        let old = of_namespace(document.root(), uri).map(Element::id);
-        if old.is_none() && element.is_none() {
-            return Err(absent());
-        }
-        if let Some(old) = old {
-            let mut edits = Edits::new();
-            edits.remove(old);
-            apply(&mut document, edits)?;
-        }
-        if let Some((key, xml)) = element {
-            let element = prefixed(key, uri, xml)?;
-            let mut edits = Edits::new();
-            let root = document.root();
-            match root.child("metadata") {
-                Some(metadata) => edits.insert(metadata.id(), element, &[]),
-                None => {
-                    let metadata = NewElement::new("metadata").child(element);
-                    edits.insert(root.id(), metadata, ORDER);
-                }
-            }
-            apply(&mut document, edits)?;
-        }
-        let file = stored.path.display().to_string();
-        self.replace(domain, &stored.text, document.as_str(), &file)
-            .map(|_| ())
+        self.retouch(domain, affects, |document| put(document, uri, element))
     }
+}
+
+fn put(document: &mut Document, uri: &str, element: Option<(&str, &str)>) -> Result<()> {
+    let old = of_namespace(document.root(), uri).map(Element::id);
+    if old.is_none() && element.is_none() {
+        return Err(absent());
+    }
+    if let Some(old) = old {
+        let mut edits = Edits::new();
+        edits.remove(old);
+        apply(document, edits)?;
+    }
+    if let Some((key, xml)) = element {
+        let element = prefixed(key, uri, xml)?;
+        let mut edits = Edits::new();
+        let root = document.root();
+        match root.child("metadata") {
+            Some(metadata) => edits.insert(metadata.id(), element, &[]),
+            None => {
+                let metadata = NewElement::new("metadata").child(element);
+                edits.insert(root.id(), metadata, ORDER);
+            }
+        }
+        apply(document, edits)?;
+    }
+    Ok(())
 }
 
 /// libvirt's answer where there is nothing.

@@ -7,14 +7,15 @@
 //! - [`start`]: from a definition to a running guest; [`machine`] builds its spec.
 //! - [`cpu`]: what the guest is shown of the host's processor.
 //! - [`control`]: suspend, resume, shutdown, reboot, reset, destroy; [`dump`](self): a core of its memory.
-//! - [`agent`]: asks inside the guest.
+//! - [`agent`]: asks inside the guest; [`addresses`](self): the addresses of its cards.
 //! - [`fleet`]: what starts with the host, and what must end with it.
 //! - [`info`]: state and facts of one domain; [`stats`]: its figures; [`usage`]: all domains'.
 //! - [`watch`]: what happens to domains.
-//! - [`metadata`]: other programs' elements in a definition.
+//! - [`retouch`](self): title, description and metadata; [`metadata`]: other programs' elements.
 //!
 //! Nothing here prints. A verb that only reads takes no lock and writes nothing.
 
+mod addresses;
 pub mod agent;
 pub mod capabilities;
 pub mod checks;
@@ -33,6 +34,7 @@ pub mod metadata;
 pub mod node;
 pub mod pins;
 mod ports;
+mod retouch;
 pub mod start;
 pub mod stats;
 pub mod storage;
@@ -40,6 +42,7 @@ mod streams;
 pub mod usage;
 pub mod watch;
 
+pub use addresses::Source;
 pub use find::{Domain, Summary};
 pub use info::State;
 

@@ -7,8 +7,10 @@ use super::{Domain, Manager, definition};
 use crate::error::{Error, Kind, Result, plain_io};
 use crate::model::{self, CpuList, CpuTune, Pinned};
 use crate::runtime::Guest;
+use crate::runtime::guest::ANSWER;
 use crate::runtime::limits::Limits;
 use crate::runtime::threads;
+use std::time::{Duration, Instant};
 
 /// What a change is about, in virsh's words.
 #[derive(Debug, Clone, Copy, Default)]
@@ -139,6 +141,12 @@ pub(super) fn limits(model: &model::Domain) -> Limits {
 /// Processors that the host has not; threads that cannot be seen.
 pub(super) fn apply(guest: &Guest, tune: &CpuTune, vcpus: u32) -> Result<()> {
     let pid = process(guest)?;
+    // A thread has its name a moment after it is there; until then it could be anyone.
+    let deadline = Instant::now() + ANSWER;
+    let wanted = usize::try_from(vcpus).unwrap_or(usize::MAX);
+    while threads::vcpus_of(pid).len() < wanted && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     if let Some(list) = tune.others() {
         pin_threads(pid, Pinned::Emulator, list)?;
     }

@@ -5,7 +5,9 @@
 //!
 //! Words on its kernel command line make it misbehave: `fake.fail` ends it at once with a reason,
 //! `fake.vanish` without one, `fake.deaf` leaves the control socket unanswered, `fake.stubborn`
-//! ignores the power button. It must never be reachable from a release of the product.
+//! ignores the power button, `fake.mute` has an agent that says nothing. It must never be reachable from a release of the product.
+
+mod agent;
 
 use super::driver::{Launch, Launched, VmDriver};
 use crate::error::Result;
@@ -40,6 +42,7 @@ const TICK: Duration = Duration::from_millis(5);
 struct Ends {
     control: UnixListener,
     console: Option<UnixListener>,
+    agent: Option<UnixListener>,
     end: File,
 }
 
@@ -66,6 +69,10 @@ pub fn serve_process(spec: MachineSpec) -> io::Result<EndReason> {
             .map(|fd| find(Some(fd)))
             .transpose()?
             .map(Into::into),
+        agent: agent::channel_of(&spec)
+            .map(|fd| find(Some(fd)))
+            .transpose()?
+            .map(Into::into),
         end: find(spec.host.end_reason)?.into(),
     };
     serve(spec, ends)
@@ -82,6 +89,7 @@ fn serve(spec: MachineSpec, mut ends: Ends) -> io::Result<EndReason> {
     let BootSpec::Kernel { cmdline, .. } = &spec.boot;
     let asked = |word: &str| cmdline.split_whitespace().any(|part| part == word);
     let (fail, vanish, deaf) = (asked("fake.fail"), asked("fake.vanish"), asked("fake.deaf"));
+    let mute = asked("fake.mute");
     let run = if spec.host.start_paused {
         RunState::Running.hold(PauseReason::User)
     } else {
@@ -103,6 +111,10 @@ fn serve(spec: MachineSpec, mut ends: Ends) -> io::Result<EndReason> {
         return Ok(EndReason::Crashed);
     }
     let mut threads = vcpu_threads(&machine)?;
+    if let Some(agent) = ends.agent.take() {
+        let machine = Arc::clone(&machine);
+        threads.push(std::thread::spawn(move || machine.agent(&agent, mute)));
+    }
     ends.control.set_nonblocking(true)?;
     if let Some(console) = &ends.console {
         console.set_nonblocking(true)?;
@@ -297,6 +309,21 @@ impl Machine {
         }))
     }
 
+    /// The agent's clients, one after another.
+    fn agent(&self, listener: &UnixListener, mute: bool) {
+        let mut agent = agent::Agent::default();
+        if listener.set_nonblocking(true).is_err() {
+            return;
+        }
+        let over = || self.over.load(Ordering::SeqCst);
+        while !over() {
+            if !mute && let Ok((socket, _)) = listener.accept() {
+                agent.talk(&socket, over);
+            }
+            std::thread::sleep(TICK);
+        }
+    }
+
     /// One viewer: greeted, then echoed.
     fn console(&self, socket: &UnixStream) {
         // The echo below times out to look for the end; what a viewer misses meanwhile is nothing.
@@ -358,6 +385,10 @@ impl VmDriver for FakeDriver {
             let ends = Ends {
                 control: take(&mut descriptors, spec.host.control)?.into(),
                 console: console_of(&spec)
+                    .map(|fd| take(&mut descriptors, Some(fd)))
+                    .transpose()?
+                    .map(Into::into),
+                agent: agent::channel_of(&spec)
                     .map(|fd| take(&mut descriptors, Some(fd)))
                     .transpose()?
                     .map(Into::into),

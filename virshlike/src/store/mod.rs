@@ -18,27 +18,29 @@
 
 pub mod atomic;
 pub mod fault;
+mod folder;
 pub mod index;
 pub mod journal;
 pub mod layout;
 pub mod lock;
 pub mod name;
 pub mod scan;
+mod survey;
 mod writer;
 
 pub use layout::{Connection, Environment, Layout, Scope};
 pub use lock::Lock;
+pub use survey::Survey;
 pub use writer::Writer;
 
 use crate::error::{Error, Kind, Result};
-use index::{Entry, Index, Stamp};
-use scan::Identity;
+use folder::{Folder, Listing};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -74,32 +76,6 @@ pub struct Store {
     missing: Arc<AtomicUsize>,
 }
 
-/// What a look at every definition found.
-#[derive(Debug, Default)]
-pub struct Survey {
-    entries: Vec<Entry>,
-    /// Files that had to be read.
-    opened: usize,
-    /// Those of them that belong into the index.
-    missing: usize,
-}
-
-impl Survey {
-    /// The name of the domain with this UUID.
-    pub fn name_of(&self, uuid: Uuid) -> Option<&str> {
-        let found = self.entries.iter().find(|entry| entry.uuid == uuid);
-        found.map(|entry| entry.name.as_str())
-    }
-
-    /// The first domain but `own` that takes this MAC address or image for itself.
-    pub fn claimant(&self, claim: &str, own: &str) -> Option<&str> {
-        let claims =
-            |entry: &&Entry| entry.name != own && entry.claims.iter().any(|known| known == claim);
-        let found = self.entries.iter().find(claims);
-        found.map(|entry| entry.name.as_str())
-    }
-}
-
 impl Store {
     /// The store of a connection. Nothing is created until something is written.
     ///
@@ -122,24 +98,27 @@ impl Store {
     /// # Errors
     /// A directory that cannot be read; one that is not there is empty.
     pub fn names(&self) -> Result<Vec<String>> {
-        let entries = match fs::read_dir(&self.layout.domains) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(self.unreadable(&error)),
-        };
-        let hidden = self.hidden_by_intent()?;
-        let mut names = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(|error| self.unreadable(&error))?;
-            let file_name = entry.file_name();
-            let name = file_name
-                .to_str()
-                .and_then(|file_name| file_name.strip_suffix(".xml"))
-                .filter(|name| !name.starts_with('.') && hidden.as_deref() != Some(name));
-            names.extend(name.map(str::to_string));
+        match self.folder()? {
+            Some(folder) => Ok(self.names_in(&folder)?.names),
+            None => Ok(Vec::new()),
         }
-        names.sort_unstable();
-        Ok(names)
+    }
+
+    /// The directory of definitions, if there is one.
+    fn folder(&self) -> Result<Option<Folder>> {
+        match Folder::open(&self.layout.domains) {
+            Ok(folder) => Ok(Some(folder)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.unreadable(&error)),
+        }
+    }
+
+    fn names_in(&self, folder: &Folder) -> Result<Listing> {
+        let mut listing = folder.list().map_err(|error| self.unreadable(&error))?;
+        if let Some(hidden) = self.hidden_by_intent()? {
+            listing.names.retain(|name| *name != hidden);
+        }
+        Ok(listing)
     }
 
     fn unreadable(&self, error: &io::Error) -> Error {
@@ -182,7 +161,9 @@ impl Store {
 
     fn read_raw(&self, name: &str) -> Result<Option<Definition>> {
         let path = self.layout.definition(name);
-        let text = match read_limited(&path) {
+        let text =
+            fs::File::open(&path).and_then(|file| folder::read_limited(file, MAX_DEFINITION));
+        let text = match text {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::io("read", &path, &error)),
@@ -203,53 +184,7 @@ impl Store {
     /// # Errors
     /// As [`Store::names`]; a single unreadable file is left out.
     pub fn identities(&self) -> Result<Vec<(String, Uuid)>> {
-        let entries = self.survey()?.entries.into_iter();
-        Ok(entries.map(|entry| (entry.name, entry.uuid)).collect())
-    }
-
-    /// Looks at every definition. Those that the index knows are not opened.
-    ///
-    /// # Errors
-    /// As [`Store::names`]; a single unreadable file is left out.
-    pub fn survey(&self) -> Result<Survey> {
-        let mut index = Index::read(&self.layout.index());
-        let mut survey = Survey::default();
-        for name in self.names()? {
-            let path = self.layout.definition(&name);
-            // The stamp is taken first: what is read then is this state of the file or a later one,
-            // and a later one has another stamp.
-            let Ok(metadata) = fs::metadata(&path) else {
-                continue;
-            };
-            let stamp = Stamp::of(&metadata);
-            let entry = index.take(&name, stamp).or_else(|| {
-                survey.opened += 1;
-                survey.missing += usize::from(stamp.has_settled());
-                let text = read_limited(&path).ok()?;
-                let Identity { uuid, .. } = scan::identity(&text);
-                Some(Entry {
-                    uuid: uuid.unwrap_or_else(|| scan::fallback_uuid(&name)),
-                    claims: scan::claims(&text),
-                    name,
-                    stamp,
-                })
-            });
-            survey.entries.extend(entry);
-        }
-        self.missing.store(survey.missing, Ordering::Relaxed);
-        Ok(survey)
-    }
-
-    /// Writes the index anew when the last look found it wanting.
-    fn refresh_index(&self) {
-        if self.missing.load(Ordering::Relaxed) < index::WORTH_IT {
-            return;
-        }
-        // Nothing depends on the index.
-        let _ = self
-            .survey()
-            .and_then(|survey| Index::write(&self.layout.index(), &survey.entries));
-        self.missing.store(0, Ordering::Relaxed);
+        Ok(self.survey()?.identities())
     }
 
     /// The name of the domain with this UUID.
@@ -303,21 +238,6 @@ impl Store {
         }
         error
     }
-}
-
-fn read_limited(path: &std::path::Path) -> io::Result<String> {
-    use io::Read;
-    let mut text = String::new();
-    let file = fs::File::open(path)?;
-    if file.metadata()?.is_dir() {
-        return Err(io::Error::from(io::ErrorKind::IsADirectory));
-    }
-    let read = file.take(MAX_DEFINITION + 1).read_to_string(&mut text)?;
-    if u64::try_from(read).unwrap_or(u64::MAX) > MAX_DEFINITION {
-        let message = format!("the file has more than {MAX_DEFINITION} bytes");
-        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
-    }
-    Ok(text)
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! Changing the store, under its lock. The steps of each verb, in order, with the instant at which
 //! the verb becomes true marked `COMMIT`.
 
-use super::{Intent, Lock, Store, atomic, fault, lock, name};
+use super::{Intent, Lock, Store, Survey, atomic, fault, lock, name};
 use crate::error::{Error, Kind, Result};
+use std::cell::Cell;
 use std::fs;
 use std::io;
 use uuid::Uuid;
@@ -11,12 +12,17 @@ use uuid::Uuid;
 #[derive(Debug)]
 pub struct Writer<'a> {
     store: &'a Store,
+    /// Whether leftovers of interrupted writers have been looked for.
+    swept: Cell<bool>,
     _lock: Lock,
 }
 
 impl Drop for Writer<'_> {
     /// With the lock still held.
     fn drop(&mut self) {
+        if !self.swept.get() {
+            atomic::sweep(&self.store.layout().domains);
+        }
         self.store.refresh_index();
     }
 }
@@ -26,12 +32,17 @@ impl<'a> Writer<'a> {
         let layout = store.layout();
         let path = layout.locks().join("store");
         let lock = Lock::take(&path, "the store", lock::PATIENCE)?;
-        let writer = Self { store, _lock: lock };
+        let writer = Self {
+            store,
+            swept: Cell::new(false),
+            _lock: lock,
+        };
         writer.recover()?;
         Ok(writer)
     }
 
-    /// Finishes or forgets what an interrupted writer left.
+    /// Finishes or forgets the change that an interrupted writer left half done. Its temporary files
+    /// are in nobody's way, and go with the first look at the directory, or at the end.
     fn recover(&self) -> Result<()> {
         let layout = self.store.layout();
         if !layout.domains.exists() {
@@ -44,7 +55,6 @@ impl<'a> Writer<'a> {
                 atomic::remove(&self.store.intent_path())?;
             }
         }
-        atomic::sweep(&layout.domains);
         if let Ok(links) = fs::read_dir(layout.autostart()) {
             for link in links.flatten().filter(|link| !link.path().exists()) {
                 // A link to nothing starts nothing; that it cannot be removed is no reason to stop.
@@ -52,6 +62,21 @@ impl<'a> Writer<'a> {
             }
         }
         Ok(())
+    }
+
+    /// As [`Store::survey`], removing what interrupted writers left on the way: every temporary file
+    /// that is there now is a leftover, since this is the one who writes.
+    ///
+    /// # Errors
+    /// As [`Store::survey`].
+    pub fn survey(&self) -> Result<Survey> {
+        let survey = self.store.survey()?;
+        for leftover in &survey.leftovers {
+            // One that cannot be removed does no harm.
+            let _ = fs::remove_file(self.store.layout().domains.join(leftover));
+        }
+        self.swept.set(true);
+        Ok(survey)
     }
 
     /// Writes a definition, new or over the old one.

@@ -36,7 +36,7 @@ pub struct ManagerArgs {
     #[arg(long, default_value_t = 1000)]
     domains: usize,
     /// Sizes of the store for the table of growth
-    #[arg(long, value_delimiter = ',', default_values_t = [100, 1000, 10_000])]
+    #[arg(long, value_delimiter = ',', default_values_t = [10, 100, 1000, 10_000])]
     growth: Vec<usize>,
     /// Measure only us
     #[arg(long)]
@@ -278,33 +278,50 @@ fn empty(makers: &[&dyn Maker]) -> Vec<(String, Samples)> {
         .collect()
 }
 
+/// What the table of growth measures: its title and the words, with the definition's file, the
+/// name of the domain in it and the UUID of another put in.
+const GROWTH: [(&str, &[&str]); 8] = [
+    ("list --all", &["list", "--all"]),
+    ("define", &["define", "FILE"]),
+    ("undefine", &["undefine", "NEW"]),
+    ("dominfo", &["dominfo", "bench7"]),
+    ("domstate", &["domstate", "bench7"]),
+    ("dumpxml", &["dumpxml", "bench7"]),
+    ("by UUID", &["domname", "UUID"]),
+    ("--version", &["--version"]),
+];
+
 /// Our cost by the number of domains, in one table.
 fn grow(args: &ManagerArgs, ours: &Ours) -> Result<()> {
     println!("\nvm by the number of domains (ms, medians)");
-    println!(
-        "{:>9}  {:>10} {:>10} {:>10} {:>10}",
-        "domains", "list --all", "define", "dominfo", "by UUID"
-    );
+    let titles = GROWTH.map(|(title, _)| format!("{title:>10}"));
+    println!("{:>9}  {}", "domains", titles.join(" "));
     let uuid = format!("5d6e8a10-0000-4000-8000-{:012x}", 7);
     for size in &args.growth {
         // A store from scratch: nothing of the last size is left.
-        fs::remove_dir_all(&ours.root)?;
+        if ours.root.exists() {
+            fs::remove_dir_all(&ours.root)?;
+        }
         ours.fill(&ours.root, 0..*size)?;
         // A store at rest: what was written a moment ago is read again by everybody.
-        std::thread::sleep(Duration::from_secs(4));
-        let mut columns = [(); 4].map(|()| Samples::default());
+        std::thread::sleep(Duration::from_secs(1));
+        let mut columns = GROWTH.map(|_| Samples::default());
         let path = ours.root.join("one.xml");
         let file = path.display().to_string();
         for round in 0..args.rounds {
-            fs::write(&path, definition(size + round))?;
-            let jobs: [&[&str]; 4] = [
-                &["list", "--all"],
-                &["define", &file],
-                &["dominfo", "bench7"],
-                &["domname", &uuid],
-            ];
-            for (column, words) in columns.iter_mut().zip(jobs) {
-                column.add(time(&mut ours.command(words))?);
+            let number = size + round;
+            let new = format!("bench{number}");
+            fs::write(&path, definition(number))?;
+            for (column, (_, words)) in columns.iter_mut().zip(GROWTH) {
+                let put = |word: &&'static str| match *word {
+                    "FILE" => file.clone(),
+                    "NEW" => new.clone(),
+                    "UUID" => uuid.clone(),
+                    word => word.to_string(),
+                };
+                let words: Vec<String> = words.iter().map(put).collect();
+                let words: Vec<&str> = words.iter().map(String::as_str).collect();
+                column.add(time(&mut ours.command(&words))?);
             }
         }
         let medians: Vec<String> = columns

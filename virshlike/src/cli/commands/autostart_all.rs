@@ -1,9 +1,9 @@
 //! `vm autostart-all`
 
+use crate::cli::report::Report;
 use crate::cli::{Context, Group, Verb};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Kind, Result};
 use crate::manager::fleet::Raised;
-use serde::Serialize;
 use std::time::Duration;
 
 /// Start every domain that is marked as autostarted and does not run; what the host's boot runs
@@ -26,14 +26,6 @@ pub struct AutostartAll {
     dry_run: bool,
 }
 
-#[derive(Debug, Serialize)]
-struct Line {
-    domain: String,
-    outcome: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<Error>,
-}
-
 impl Verb for AutostartAll {
     const NAME: &'static str = "autostart-all";
     const GROUP: Group = Group::Domain;
@@ -48,50 +40,31 @@ impl Verb for AutostartAll {
             }
             return names.iter().try_for_each(|name| context.ui.line(name));
         }
-        let mut lines = Vec::new();
-        let mut failed = 0;
-        manager.autostart_all(Duration::from_secs(self.delay), |name, raised| {
-            let (outcome, error) = match raised {
+        let mut report = Report::new(context);
+        manager.autostart_all(
+            Duration::from_secs(self.delay),
+            |name, raised| match raised {
                 Raised::Started(warnings) => {
                     for warning in warnings {
                         context.ui.warn(format!("domain '{name}': {warning}"));
                     }
-                    context.ui.sentence(format!("Domain '{name}' started"))?;
-                    ("started", None)
+                    report.well(name, "started", None, format!("Domain '{name}' started"))
                 }
                 Raised::Running => {
                     let text = format!("Domain '{name}' is running already");
-                    context.ui.sentence(text)?;
-                    ("running", None)
+                    report.well(name, "running", None, text)
                 }
                 Raised::Failed(error) => {
-                    failed += 1;
                     let what = format!("Failed to start domain '{name}'");
-                    let error = error.clone().context(what);
-                    if !context.ui.is_json() {
-                        context.ui.error(&error);
-                    }
-                    ("failed", Some(error))
+                    report.failed(name, None, error.clone().context(what));
+                    Ok(())
                 }
-            };
-            lines.push(Line {
-                domain: name.to_string(),
-                outcome,
-                error,
-            });
-            Ok(())
-        })?;
-        if context.ui.is_json() {
-            context.ui.json(&lines)?;
-        } else if lines.is_empty() {
-            context.ui.sentence("No domain starts with the host")?;
-        }
-        if failed == 0 {
-            return Ok(());
-        }
-        Err(Error::new(
+            },
+        )?;
+        report.end(
+            "No domain starts with the host",
             Kind::Host,
-            format!("{failed} of {} domains could not be started", lines.len()),
-        ))
+            "could not be started",
+        )
     }
 }

@@ -2,9 +2,13 @@
 
 use super::edit::edit_text;
 use crate::cli::{Context, Group, Verb};
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
+use crate::manager::pins::Affects;
 
 /// Print or change a domain's description, or with --title its title
+///
+/// What changes is the definition that the domain runs, or the one on disk while it does not run, or
+/// what is named: --live, --config, or both.
 #[derive(Debug, clap::Args)]
 #[allow(clippy::struct_excessive_bools)]
 pub struct Desc {
@@ -16,13 +20,13 @@ pub struct Desc {
     /// The title instead of the description
     #[arg(long)]
     title: bool,
-    /// The definition on disk; that is always the one that changes
+    /// The definition on disk
     #[arg(long)]
     config: bool,
     /// The definition that the domain runs
-    #[arg(long, conflicts_with = "config")]
+    #[arg(long)]
     live: bool,
-    /// The one that counts now; it is what is printed anyway
+    /// The one that counts now, as without any of these
     #[arg(long, conflicts_with_all = ["live", "config"])]
     current: bool,
     /// Change it with $VISUAL or $EDITOR
@@ -39,17 +43,16 @@ impl Verb for Desc {
         let domain = context.domain(&self.domain)?;
         let what = if self.title { "title" } else { "description" };
         let changes = self.edit || !self.text.is_empty();
-        if self.live {
-            manager.running(&domain)?;
-            if changes {
-                let error = Error::new(Kind::Unsupported, "changing it live is not built yet");
-                return Err(error.hint("use --config: the next start takes it up"));
-            }
-        }
+        let affects = Affects {
+            live: self.live,
+            config: self.config,
+        };
+        // What is read where both are meant is the running one.
+        let (guest, _) = manager.affected(&domain, affects)?;
         if changes {
             let text = match self.edit {
                 true => {
-                    let (_, model) = manager.current_definition(&domain, None)?;
+                    let (_, model) = manager.current_definition(&domain, guest.as_ref())?;
                     let old = if self.title {
                         model.title
                     } else {
@@ -60,16 +63,12 @@ impl Verb for Desc {
                 }
                 false => self.text.join(" "),
             };
-            manager.describe(&domain, what, &text)?;
+            manager.describe(&domain, what, &text, affects)?;
             return context
                 .ui
                 .sentence(format!("Domain {what} updated successfully"));
         }
-        let (_, model) = if self.config {
-            manager.current_definition(&domain, None)?
-        } else {
-            manager.current_definition(&domain, manager.guest(&domain)?.as_ref())?
-        };
+        let (_, model) = manager.current_definition(&domain, guest.as_ref())?;
         let found = if self.title {
             model.title
         } else {

@@ -3,7 +3,7 @@
 use crate::cli::{Context, Group, Verb};
 use crate::error::Result;
 use crate::manager::stats::{Figures, Groups};
-use crate::manager::{Domain, State};
+use crate::manager::{Domain, State, Summary};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -31,15 +31,69 @@ pub struct Domstats {
     /// Disks
     #[arg(long)]
     block: bool,
-    /// Only running ones, when none is named
-    #[arg(long, conflicts_with = "list_inactive")]
-    list_active: bool,
-    /// Only those that are not running, when none is named
-    #[arg(long)]
-    list_inactive: bool,
+    #[command(flatten)]
+    only: Only,
     /// Accepted for virsh's sake: figures are never dressed up
     #[arg(long)]
     raw: bool,
+    /// Accepted for virsh's sake: what this build cannot tell is no group of it
+    #[arg(long)]
+    enforce: bool,
+    /// Accepted for virsh's sake: nothing here waits for a job
+    #[arg(long)]
+    nowait: bool,
+}
+
+/// Which domains, when none is named. Within a pair or the states one that fits is enough.
+#[derive(Debug, clap::Args)]
+#[allow(clippy::struct_excessive_bools)]
+struct Only {
+    /// Only those with a process, when none is named
+    #[arg(long)]
+    list_active: bool,
+    /// Only those without, when none is named
+    #[arg(long)]
+    list_inactive: bool,
+    /// Only those with a definition, when none is named
+    #[arg(long)]
+    list_persistent: bool,
+    /// Only those without a definition, when none is named
+    #[arg(long)]
+    list_transient: bool,
+    /// Only running ones, when none is named
+    #[arg(long)]
+    list_running: bool,
+    /// Only paused ones, when none is named
+    #[arg(long)]
+    list_paused: bool,
+    /// Only shut off ones, when none is named
+    #[arg(long)]
+    list_shutoff: bool,
+    /// Only crashed ones and those that do not answer, when none is named
+    #[arg(long)]
+    list_other: bool,
+}
+
+impl Only {
+    fn takes(&self, summary: &Summary) -> bool {
+        let pair = |yes: bool, no: bool, is: bool| yes == no || yes == is;
+        let by_state =
+            self.list_running || self.list_paused || self.list_shutoff || self.list_other;
+        let state = match summary.state {
+            State::Running => self.list_running,
+            State::Paused => self.list_paused,
+            State::ShutOff => self.list_shutoff,
+            State::Crashed | State::NoAnswer => self.list_other,
+        };
+        let active = summary.state != State::ShutOff;
+        pair(self.list_active, self.list_inactive, active)
+            && pair(
+                self.list_persistent,
+                self.list_transient,
+                summary.persistent,
+            )
+            && (!by_state || state)
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -113,10 +167,8 @@ impl Domstats {
                 .collect();
         }
         let manager = context.manager()?;
-        let list = manager.list()?.into_iter().filter(|summary| {
-            let active = summary.state != State::ShutOff;
-            !(self.list_active && !active || self.list_inactive && active)
-        });
+        let list = manager.list()?.into_iter();
+        let list = list.filter(|summary| self.only.takes(summary));
         list.map(|summary| manager.find(&summary.name)).collect()
     }
 }

@@ -4,10 +4,12 @@ use super::edit::edit_text;
 use crate::cli::{Context, Group, Verb};
 use crate::error::{Error, Kind, Result};
 use crate::manager::metadata::absent;
+use crate::manager::pins::Affects;
 
 /// Print or change what other programs keep in a domain's definition
 ///
-/// One element per namespace. What changes is always the definition on disk.
+/// One element per namespace. What changes is the definition that the domain runs, or the one on disk
+/// while it does not run, or what is named.
 #[derive(Debug, clap::Args)]
 #[allow(clippy::struct_excessive_bools)]
 pub struct Metadata {
@@ -28,12 +30,12 @@ pub struct Metadata {
     #[arg(long)]
     remove: bool,
     /// The definition on disk
-    #[arg(long, conflicts_with = "live")]
+    #[arg(long)]
     config: bool,
     /// The definition that the domain runs
     #[arg(long)]
     live: bool,
-    /// The one that counts now; it is what is printed anyway
+    /// The one that counts now, as without any of these
     #[arg(long, conflicts_with_all = ["live", "config"])]
     current: bool,
 }
@@ -45,22 +47,23 @@ impl Verb for Metadata {
     fn run(self, context: &Context) -> Result<()> {
         let manager = context.manager()?;
         let domain = context.domain(&self.domain)?;
-        let changes = self.set.is_some() || self.edit || self.remove;
+        let affects = Affects {
+            live: self.live,
+            config: self.config,
+        };
         if self.live {
             manager.running(&domain)?;
-            if changes {
-                let error = Error::new(Kind::Unsupported, "changing it live is not built yet");
-                return Err(error.hint("use --config: the next start takes it up"));
-            }
         }
+        // What is read where both are meant is the running one.
+        let config = self.config && !self.live;
         if self.remove {
-            manager.set_metadata(&domain, &self.uri, None)?;
+            manager.set_metadata(&domain, &self.uri, None, affects)?;
             return context.ui.sentence("Metadata removed");
         }
         let xml = match self.set.clone() {
             Some(xml) => Some(xml),
             None if self.edit => {
-                let old = manager.metadata(&domain, &self.uri, true)?;
+                let old = manager.metadata(&domain, &self.uri, config)?;
                 let old = old.unwrap_or_default();
                 Some(edit_text(&old, "metadata.xml")?).filter(|new| *new != old)
             }
@@ -74,13 +77,13 @@ impl Verb for Metadata {
                 )
                 .hint("such as --key app")
             })?;
-            manager.set_metadata(&domain, &self.uri, Some((key, &xml)))?;
+            manager.set_metadata(&domain, &self.uri, Some((key, &xml)), affects)?;
             return context.ui.sentence("Metadata modified");
         }
         if self.edit {
             return context.ui.sentence("Metadata not changed");
         }
-        let found = manager.metadata(&domain, &self.uri, self.config)?;
+        let found = manager.metadata(&domain, &self.uri, config)?;
         if context.ui.is_json() {
             return context.ui.json(&found);
         }

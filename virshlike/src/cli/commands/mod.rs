@@ -21,8 +21,13 @@ pub mod domblkinfo;
 pub mod domblklist;
 pub mod domblkstat;
 pub mod domcontrol;
+pub mod domfsfreeze;
+pub mod domfsinfo;
+pub mod domfstrim;
+pub mod domhostname;
 pub mod domid;
 pub mod domif_getlink;
+pub mod domifaddr;
 pub mod domiflist;
 pub mod domifstat;
 pub mod dominfo;
@@ -33,11 +38,14 @@ pub mod domname;
 pub mod domrename;
 pub mod domstate;
 pub mod domstats;
+pub mod domtime;
 pub mod domuuid;
 pub mod dump;
 pub mod dumpxml;
 pub mod edit;
 pub mod event;
+pub mod guestinfo;
+pub mod guestvcpus;
 pub mod help;
 pub mod history;
 pub mod host_check;
@@ -51,9 +59,11 @@ pub mod metrics;
 pub mod node_stats;
 pub mod nodecpumap;
 pub mod nodeinfo;
+pub mod qemu_agent_command;
 pub mod reboot;
 pub mod reset;
 pub mod resume;
+pub mod set_user_password;
 pub mod shell;
 pub mod shutdown;
 pub mod shutdown_all;
@@ -68,3 +78,8 @@ pub mod vcpuinfo;
 pub mod vcpupin;
 pub mod version;
 pub mod vncdisplay;
+
+/// What a guest says, fit for a terminal.
+fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
+}

@@ -1,9 +1,9 @@
 //! `vm shutdown-all`
 
+use crate::cli::report::Report;
 use crate::cli::{Context, Group, Verb};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Kind, Result};
 use crate::manager::fleet::Ended;
-use serde::Serialize;
 use std::time::Duration;
 
 /// Power down every running domain, all at once; what the host's shutdown runs
@@ -23,23 +23,13 @@ pub struct ShutdownAll {
     timeout: u64,
 }
 
-#[derive(Debug, Serialize)]
-struct Line {
-    domain: String,
-    outcome: &'static str,
-    seconds: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<Error>,
-}
-
 impl Verb for ShutdownAll {
     const NAME: &'static str = "shutdown-all";
     const GROUP: Group = Group::Domain;
 
     fn run(self, context: &Context) -> Result<()> {
         let manager = context.manager()?;
-        let mut lines = Vec::new();
-        let mut unwilling = 0;
+        let mut report = Report::new(context);
         let names: Vec<_> = manager.guests()?;
         for guest in &names {
             let name = &guest.record.name;
@@ -48,51 +38,27 @@ impl Verb for ShutdownAll {
                 .sentence(format!("Domain '{name}' is being shutdown"))?;
         }
         manager.shutdown_all(Duration::from_secs(self.timeout), |farewell| {
-            let (name, seconds) = (&farewell.name, farewell.took.as_secs_f64());
-            let (outcome, error) = match &farewell.how {
+            let (name, took) = (&farewell.name, farewell.took);
+            match &farewell.how {
                 Ended::ByItself => {
+                    let seconds = took.as_secs_f64();
                     let text = format!("Domain '{name}' is shut off ({seconds:.1} s)");
-                    context.ui.sentence(text)?;
-                    ("shut off", None)
+                    return report.well(name, "shut off", Some(took), text);
                 }
                 Ended::Destroyed => {
-                    unwilling += 1;
-                    context.ui.warn(format!(
-                        "domain '{name}' did not power down within {} s and was destroyed",
-                        self.timeout
-                    ));
-                    ("destroyed", None)
+                    let limit = self.timeout;
+                    let text = format!(
+                        "domain '{name}' did not power down within {limit} s and was destroyed"
+                    );
+                    report.badly(name, "destroyed", Some(took), text);
                 }
                 Ended::Failed(error) => {
-                    unwilling += 1;
-                    let error = error
-                        .clone()
-                        .context(format!("Failed to end domain '{name}'"));
-                    if !context.ui.is_json() {
-                        context.ui.error(&error);
-                    }
-                    ("failed", Some(error))
+                    let what = format!("Failed to end domain '{name}'");
+                    report.failed(name, Some(took), error.clone().context(what));
                 }
-            };
-            lines.push(Line {
-                domain: name.clone(),
-                outcome,
-                seconds,
-                error,
-            });
+            }
             Ok(())
         })?;
-        if context.ui.is_json() {
-            context.ui.json(&lines)?;
-        } else if lines.is_empty() {
-            context.ui.sentence("No domain is running")?;
-        }
-        if unwilling == 0 {
-            return Ok(());
-        }
-        Err(Error::new(
-            Kind::Guest,
-            format!("{unwilling} of {} domains did not power down", lines.len()),
-        ))
+        report.end("No domain is running", Kind::Guest, "did not power down")
     }
 }

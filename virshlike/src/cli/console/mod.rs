@@ -114,7 +114,8 @@ impl Session {
             relay.run(&signals)?
         };
         if end == End::Closed {
-            let condition = manager.condition(domain)?;
+            // The console goes a moment before its process.
+            let condition = manager.settled_condition(domain, ANSWER)?;
             context.ui.hint(format!(
                 "the console was closed: the domain is {} ({})",
                 condition.state.as_str(),

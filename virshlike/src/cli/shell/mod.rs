@@ -187,11 +187,21 @@ impl Completer for Tab {
             words.push(OsString::new());
         }
         let found = completion::candidates_for(&words);
+        let alone = found.len() == 1;
         let pairs = found.into_iter().map(|candidate| Pair {
-            display: candidate.clone(),
-            replacement: candidate,
+            replacement: finished(&candidate, alone),
+            display: candidate,
         });
         Ok((at - word.len(), pairs.collect()))
+    }
+}
+
+/// What is put into the line: the only candidate is a whole word, with the blank before the next one,
+/// unless it is a folder or waits for a value.
+fn finished(candidate: &str, alone: bool) -> String {
+    match alone && !candidate.ends_with(['/', '=']) {
+        true => format!("{candidate} "),
+        false => candidate.to_string(),
     }
 }
 
@@ -202,3 +212,24 @@ impl Hinter for Tab {
 impl Highlighter for Tab {}
 impl Validator for Tab {}
 impl Helper for Tab {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_word_gets_its_blank() {
+        assert_eq!(finished("start", true), "start ");
+        assert_eq!(finished("start", false), "start");
+        assert_eq!(finished("images/", true), "images/");
+        assert_eq!(finished("--wait=", true), "--wait=");
+        let tab = Tab {
+            global: vec!["vm".into()],
+        };
+        let history = DefaultHistory::new();
+        let context = rustyline::Context::new(&history);
+        let (at, found) = tab.complete("list; autostart-a", 17, &context).unwrap();
+        let words: Vec<_> = found.iter().map(|pair| pair.replacement.as_str()).collect();
+        assert_eq!((at, words), (6, vec!["autostart-all "]));
+    }
+}

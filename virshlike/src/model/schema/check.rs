@@ -1,7 +1,7 @@
 //! A document against the tables: unknown names, wrong words, and what has no effect.
 
-use super::row::{Fate, Value, Word};
-use super::{DOMAIN, Place, Rule, Schema};
+use super::row::{Fate, Row, Value, Word};
+use super::{DOMAIN, Place, Schema};
 use crate::model::findings::{Findings, shown};
 use crate::model::value::{alternatives, any_base, cpu_set, nearest, unsigned};
 use crate::xml::{Attribute, Element, Position};
@@ -73,10 +73,10 @@ impl Checker<'_> {
             return;
         }
         let Some(rule) = place.attributes.get(name) else {
-            let hint = match nearest(name, place.attributes.keys().copied()) {
+            let hint = match nearest(name, place.attributes.keys()) {
                 Some(near) => format!("did you mean '{near}'?"),
                 None if place.attributes.is_empty() => "it has no attributes".to_string(),
-                None => list("it has", place.attributes.keys().copied()),
+                None => list("it has", place.attributes.keys()),
             };
             findings.error_with_hint(
                 attribute.position(),
@@ -143,7 +143,7 @@ impl Checker<'_> {
         self.element(child, *next, quiet || told, findings);
     }
 
-    fn text(&self, element: Element<'_>, rule: &Rule, findings: &mut Findings<'_>) {
+    fn text(&self, element: Element<'_>, rule: &Row, findings: &mut Findings<'_>) {
         let text = element.text().trim();
         match rule.value {
             Value::Empty if element.has_text() => findings.error(
@@ -166,15 +166,12 @@ impl Checker<'_> {
     fn unknown_child(&self, child: Element<'_>, place: &Place, findings: &mut Findings<'_>) {
         let name = child.name();
         let parent = child.parent().map_or("domain", Element::name);
-        let hint = match nearest(name, place.children.keys().copied()) {
+        let hint = match nearest(name, place.children.keys()) {
             Some(near) => format!("did you mean <{near}>?"),
             None => match self.schema.parents_of(name) {
                 Some(right) => format!("<{name}> belongs into <{right}>"),
                 None if place.children.is_empty() => format!("<{parent}> contains no elements"),
-                None => list(
-                    &format!("<{parent}> may contain"),
-                    place.order.iter().copied(),
-                ),
+                None => list(&format!("<{parent}> may contain"), place.children.keys()),
             },
         };
         findings.error_with_hint(
@@ -235,7 +232,7 @@ enum Verdict {
     Wrong(String),
 }
 
-fn judge(rule: &Rule, text: &str) -> Verdict {
+fn judge(rule: &Row, text: &str) -> Verdict {
     let fine = |good: bool, expected: &str| {
         if good {
             Verdict::Fine

@@ -9,38 +9,65 @@ mod tables;
 pub(super) use check::check;
 pub use docs::domain_xml_reference;
 
-use row::{Fate, Row, Value};
-use std::collections::BTreeMap;
+use row::{Row, Value};
 use std::sync::LazyLock;
 
-/// An element or attribute in the index.
-#[derive(Debug, Clone, Copy)]
-struct Rule {
-    fate: Fate,
-    value: Value,
-    doc: &'static str,
-    many: bool,
+/// Names of one place with what is known of each. There are few of them, and many places, and all
+/// are built for every command that reads a definition: a list costs less than a tree.
+#[derive(Debug)]
+struct Names<T> {
+    names: Vec<&'static str>,
+    values: Vec<T>,
 }
 
-impl Rule {
-    fn of(row: &Row) -> Self {
+impl<T> Default for Names<T> {
+    fn default() -> Self {
         Self {
-            fate: row.fate,
-            value: row.value,
-            doc: row.doc,
-            many: row.many,
+            names: Vec::new(),
+            values: Vec::new(),
         }
+    }
+}
+
+impl<T> Names<T> {
+    fn get(&self, name: &str) -> Option<&T> {
+        self.values.get(self.place(name)?)
+    }
+
+    fn place(&self, name: &str) -> Option<usize> {
+        self.names.iter().position(|known| *known == name)
+    }
+
+    /// Adds a name, or replaces what was known of it.
+    fn insert(&mut self, name: &'static str, value: T) {
+        if let Some(place) = self.place(name) {
+            self.values[place] = value;
+        } else {
+            self.names.push(name);
+            self.values.push(value);
+        }
+    }
+
+    /// In the order of the tables.
+    fn keys(&self) -> impl Iterator<Item = &'static str> + Clone + '_ {
+        self.names.iter().copied()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.names.is_empty()
     }
 }
 
 /// What one kind of element may have.
 #[derive(Debug, Default)]
 struct Place {
-    attributes: BTreeMap<&'static str, Rule>,
-    children: BTreeMap<&'static str, (Rule, usize)>,
-    /// Names of the children as the tables order them.
-    order: Vec<&'static str>,
+    attributes: Names<&'static Row>,
+    /// In libvirt's order.
+    children: Names<(&'static Row, usize)>,
 }
+
+/// The row of an element whose content is that of another.
+static LINKED: Row = row::part("", Value::Empty);
 
 /// The index: places by number, the domain first.
 #[derive(Debug)]
@@ -85,8 +112,7 @@ impl Schema {
     }
 
     /// Adds a row, several names at its end included: `a/b,c` or `a@b,c`.
-    fn add(&mut self, base: usize, row: &Row) {
-        let rule = Rule::of(row);
+    fn add(&mut self, base: usize, row: &'static Row) {
         let (path, attributes) = match row.path.split_once('@') {
             Some((path, attributes)) => (path, Some(attributes)),
             None => (row.path, None),
@@ -102,47 +128,38 @@ impl Schema {
         };
         for name in names.split(',') {
             if attributes.is_some() {
-                self.places[place].attributes.insert(name, rule);
-            } else if let Some(known) = self.places[place].children.get_mut(name) {
-                known.0 = rule;
-            } else {
-                let new = self.places.len();
-                self.places.push(Place::default());
-                self.places[place].children.insert(name, (rule, new));
-                self.places[place].order.push(name);
+                self.places[place].attributes.insert(name, row);
+                continue;
             }
+            let known = self.places[place].children.get(name);
+            let child = known.map_or(self.places.len(), |(_, child)| *child);
+            if child == self.places.len() {
+                self.places.push(Place::default());
+            }
+            self.places[place].children.insert(name, (row, child));
         }
     }
 
     fn link(&mut self, path: &'static str, model: &str) {
         let target = self.find(model);
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
-        let rule = Rule {
-            fate: Fate::Part,
-            value: Value::Empty,
-            doc: "",
-            many: false,
-        };
         let parent = self.find(parent);
-        self.places[parent].children.insert(name, (rule, target));
-        self.places[parent].order.push(name);
+        self.places[parent].children.insert(name, (&LINKED, target));
     }
 
     /// The paths of all elements with this name, `<parent>` first, for hints.
     fn parents_of(&self, name: &str) -> Option<&'static str> {
-        if self.places[0].children.contains_key(name) {
+        if self.places[0].children.get(name).is_some() {
             return Some("domain");
         }
+        let has = |child: usize| {
+            let place = self.places.get(child);
+            place.is_some_and(|place| place.children.get(name).is_some())
+        };
         self.places.iter().find_map(|place| {
-            place
-                .children
-                .iter()
-                .find(|(_, (_, child))| {
-                    self.places
-                        .get(*child)
-                        .is_some_and(|child| child.children.contains_key(name))
-                })
-                .map(|(parent, _)| *parent)
+            let children = &place.children;
+            let place = children.values.iter().position(|(_, child)| has(*child))?;
+            children.names.get(place).copied()
         })
     }
 }
@@ -150,10 +167,8 @@ impl Schema {
 /// libvirt's order of the elements in the element at this path below the domain.
 pub(super) fn order(path: &str) -> &'static [&'static str] {
     let schema: &'static Schema = &DOMAIN;
-    schema
-        .places
-        .get(schema.find(path))
-        .map_or(&[], |place| place.order.as_slice())
+    let place = schema.places.get(schema.find(path));
+    place.map_or(&[], |place| place.children.names.as_slice())
 }
 
 #[cfg(test)]

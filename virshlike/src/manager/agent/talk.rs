@@ -1,113 +1,73 @@
-//! Asking inside the guest: the guest agent's JSON protocol over its channel.
+//! A conversation with a guest's agent: JSON lines over its channel.
 //!
 //! ```text
-//! connect --> 0xFF, guest-sync-delimited{id} --> skip to 0xFF --> {"return": id} --> guest-shutdown
+//! connect --> 0xFF, guest-sync-delimited{id} --> skip to 0xFF --> {"return": id} --> commands
 //! ```
 //!
 //! The 0xFF makes an agent forget half a command of whoever spoke before, and tells its answer from
 //! what it still had to say to others (QEMU's guest agent protocol reference). Everything that comes
 //! from the channel comes from the guest: it is bounded in size and time, and believed for nothing
-//! but a failure.
+//! but what is shown of it.
 
-use super::{Domain, Manager};
 use crate::error::{Error, Kind, Result, plain_io};
-use crate::runtime::Guest;
 use serde_json::{Value, json};
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-/// The channel that agents listen on.
-pub const CHANNEL: &str = "org.qemu.guest_agent.0";
-/// How long an agent may take to answer.
-const ANSWER: Duration = Duration::from_secs(5);
+/// How long an agent may take to answer what it knows at once.
+pub(super) const ANSWER: Duration = Duration::from_secs(5);
 /// How long an error may take to come after a command that has no answer when all is well.
 const SILENCE: Duration = Duration::from_secs(2);
-/// Bytes of the longest answer.
-const LONGEST: usize = 64 << 10;
+/// Bytes of the longest answer: a file of 3 MiB as an agent encodes it.
+const LONGEST: usize = 4 << 20;
+/// Bytes that others may have left in the channel.
+const LEFTOVER: usize = 16 << 20;
 /// What no JSON holds: it begins a new conversation.
 const DELIMITER: u8 = 0xff;
 
-/// What a guest is asked to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Farewell {
-    /// Shut down.
-    Powerdown,
-    /// Reboot, in the same process.
-    Reboot,
+/// What an agent says when it does not do something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    /// Whether it has no such command, or was told not to have it.
+    pub absent: bool,
+    /// Its words, fit for a terminal.
+    pub why: String,
 }
 
-impl Farewell {
-    fn mode(self) -> &'static str {
-        match self {
-            Self::Powerdown => "powerdown",
-            Self::Reboot => "reboot",
-        }
+impl Refusal {
+    /// In libvirt's words.
+    pub fn into_error(self, command: &str) -> Error {
+        let message = format!("internal error: unable to execute QEMU agent command '{command}'");
+        Error::new(Kind::Guest, message).cause(self.why)
     }
 }
 
-impl Manager {
-    /// Asks the guest's agent to shut down or reboot the guest; returns when it was told. The guest
-    /// as it ran then.
-    ///
-    /// # Errors
-    /// It is not running, has no agent's channel, or no agent answers.
-    pub fn ask_agent(&self, domain: &Domain, farewell: Farewell) -> Result<Guest> {
-        let guest = self.running(domain)?;
-        let (_, model) = self.current_definition(domain, Some(&guest))?;
-        let channel = model
-            .channels
-            .iter()
-            .find(|channel| channel.name.as_deref() == Some(CHANNEL))
-            .filter(|channel| guest.record.sockets.contains_key(&channel.alias));
-        let Some(channel) = channel else {
-            return Err(
-                Error::new(Kind::State, "QEMU guest agent is not configured").hint(format!(
-                    "add <channel type='unix'><target type='virtio' name='{CHANNEL}'/></channel>: vm edit {}",
-                    domain.name
-                )),
-            );
-        };
-        if self.open_ports(&guest).get(&channel.alias) == Some(&false) {
-            return Err(not_there("nothing in the guest has its channel open"));
-        }
-        let socket = guest.channel(&channel.alias).map_err(|error| {
-            Error::new(Kind::Guest, "cannot connect to the guest agent's channel")
-                .cause(plain_io(&error))
-        })?;
-        let mut agent = Agent::greet(socket, ANSWER)?;
-        agent.farewell(farewell)?;
-        let verb = match farewell {
-            Farewell::Powerdown => "shutdown",
-            Farewell::Reboot => "reboot",
-        };
-        self.note(domain.uuid, verb, &domain.name, "by the guest agent");
-        Ok(guest)
-    }
-}
-
-fn not_there(why: &str) -> Error {
+pub(super) fn not_there(why: &str) -> Error {
     Error::new(
         Kind::Guest,
         "Guest agent is not responding: QEMU guest agent is not connected",
     )
     .cause(why)
-    .hint("install and start qemu-guest-agent in the guest, or use --mode acpi")
+    .hint("install and start qemu-guest-agent in the guest")
 }
 
 /// A conversation with an agent.
-struct Agent {
+pub(super) struct Agent {
     socket: UnixStream,
     /// Read and not looked at yet.
     read: Vec<u8>,
+    /// How much of that has no end of a line.
+    scanned: usize,
 }
 
 impl Agent {
     /// Begins a conversation.
-    fn greet(socket: UnixStream, patience: Duration) -> Result<Self> {
+    pub fn greet(socket: UnixStream, patience: Duration) -> Result<Self> {
         let mut agent = Self {
             socket,
             read: Vec::new(),
+            scanned: 0,
         };
         // Any number that nobody else uses at the moment.
         let id = u64::from(std::process::id()) << 16 | u64::from(rand_word());
@@ -117,35 +77,68 @@ impl Agent {
         bytes.push(b'\n');
         let deadline = Instant::now() + patience;
         agent.send(&bytes, deadline)?;
+        let mut left = LEFTOVER;
         loop {
-            agent.skip_to_delimiter(deadline)?;
-            let answer = agent.answer(deadline)?;
+            agent.skip_to_delimiter(&mut left, deadline)?;
+            let answer = agent.line(deadline)?;
             if answer.and_then(|answer| answer["return"].as_u64()) == Some(id) {
                 return Ok(agent);
             }
         }
     }
 
-    /// Says the last command. No answer is success.
-    fn farewell(&mut self, farewell: Farewell) -> Result<()> {
-        let command = json!({
-            "execute": "guest-shutdown",
-            "arguments": { "mode": farewell.mode() },
-        });
-        let deadline = Instant::now() + SILENCE;
-        self.send(format!("{command}\n").as_bytes(), deadline)?;
-        // An agent that goes down with its guest closes the channel.
-        let Ok(Some(answer)) = self.answer(deadline) else {
-            return Ok(());
-        };
-        match answer.get("error") {
-            None => Ok(()),
-            Some(error) => {
-                let why = error["desc"].as_str().unwrap_or("no reason given");
-                let message =
-                    "internal error: unable to execute QEMU agent command 'guest-shutdown'";
-                Err(Error::new(Kind::Guest, message).cause(printable(why)))
+    /// Says a command and waits for its answer.
+    ///
+    /// # Errors
+    /// Nobody answers in time, or not in this protocol.
+    pub fn try_ask(
+        &mut self,
+        command: &str,
+        arguments: Option<Value>,
+        patience: Duration,
+    ) -> Result<std::result::Result<Value, Refusal>> {
+        let mut words = json!({ "execute": command });
+        if let Some(arguments) = arguments {
+            words["arguments"] = arguments;
+        }
+        let deadline = Instant::now() + patience;
+        self.send(format!("{words}\n").as_bytes(), deadline)?;
+        loop {
+            // A line that is no answer is somebody else's.
+            let Some(mut answer) = self.line(deadline)? else {
+                continue;
+            };
+            if let Some(refusal) = refusal(&answer) {
+                return Ok(Err(refusal));
             }
+            if let Some(value) = answer.get_mut("return") {
+                return Ok(Ok(value.take()));
+            }
+        }
+    }
+
+    /// As [`Agent::try_ask`], where a refusal is a failure.
+    ///
+    /// # Errors
+    /// As [`Agent::try_ask`], and the agent's refusal.
+    pub fn ask(
+        &mut self,
+        command: &str,
+        arguments: Option<Value>,
+        patience: Duration,
+    ) -> Result<Value> {
+        self.try_ask(command, arguments, patience)?
+            .map_err(|refusal| refusal.into_error(command))
+    }
+
+    /// Says the last command. No answer is success: an agent that goes down with its guest closes
+    /// the channel.
+    pub fn farewell(&mut self, mode: &str) -> Result<()> {
+        let command = "guest-shutdown";
+        let arguments = json!({ "mode": mode });
+        match self.try_ask(command, Some(arguments), SILENCE) {
+            Ok(Err(refusal)) => Err(refusal.into_error(command)),
+            _ => Ok(()),
         }
     }
 
@@ -160,9 +153,15 @@ impl Agent {
             })
     }
 
-    fn skip_to_delimiter(&mut self, deadline: Instant) -> Result<()> {
+    fn skip_to_delimiter(&mut self, left: &mut usize, deadline: Instant) -> Result<()> {
         loop {
-            if let Some(at) = self.read.iter().position(|byte| *byte == DELIMITER) {
+            let found = self.read.iter().position(|byte| *byte == DELIMITER);
+            *left = left.saturating_sub(found.unwrap_or(self.read.len()).saturating_add(1));
+            if *left == 0 {
+                return Err(endless());
+            }
+            self.scanned = 0;
+            if let Some(at) = found {
                 self.read.drain(..=at);
                 return Ok(());
             }
@@ -172,17 +171,17 @@ impl Agent {
     }
 
     /// The next line; `None` when it is no JSON.
-    fn answer(&mut self, deadline: Instant) -> Result<Option<Value>> {
+    fn line(&mut self, deadline: Instant) -> Result<Option<Value>> {
         loop {
-            if let Some(at) = self.read.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.read.drain(..=at).collect();
+            let fresh = self.read.iter().skip(self.scanned);
+            if let Some(at) = fresh.copied().position(|byte| byte == b'\n') {
+                let line: Vec<u8> = self.read.drain(..=self.scanned + at).collect();
+                self.scanned = 0;
                 return Ok(serde_json::from_slice(&line).ok());
             }
-            if self.read.len() > LONGEST {
-                return Err(Error::new(
-                    Kind::Guest,
-                    "the guest agent answers without end",
-                ));
+            self.scanned = self.read.len();
+            if self.scanned > LONGEST {
+                return Err(endless());
             }
             self.more(deadline)?;
         }
@@ -190,7 +189,7 @@ impl Agent {
 
     fn more(&mut self, deadline: Instant) -> Result<()> {
         let left = left(deadline).ok_or_else(silent)?;
-        let mut buffer = [0; 4096];
+        let mut buffer = [0; 16 << 10];
         let read = self
             .socket
             .set_read_timeout(Some(left))
@@ -214,17 +213,29 @@ fn left(deadline: Instant) -> Option<Duration> {
     (!left.is_zero()).then_some(left)
 }
 
+fn endless() -> Error {
+    Error::new(Kind::Guest, "the guest agent answers without end")
+}
+
+fn refusal(answer: &Value) -> Option<Refusal> {
+    let error = answer.get("error")?;
+    let class = error["class"].as_str().unwrap_or_default();
+    Some(Refusal {
+        absent: matches!(class, "CommandNotFound" | "CommandDisabled"),
+        why: printable(error["desc"].as_str().unwrap_or("no reason given")),
+    })
+}
+
 fn silent() -> Error {
     Error::new(
         Kind::Timeout,
         "Guest agent is not responding: Guest agent not available for now",
     )
     .hint("it may be busy, or another program may be using its channel")
-    .hint("use --mode acpi to press the power button instead")
 }
 
 /// What a guest says, fit for a terminal.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     let plain = text.chars().filter(|c| !c.is_control());
     plain.take(200).collect()
 }
@@ -268,9 +279,7 @@ mod tests {
     #[test]
     fn a_conversation_begins_behind_what_others_left() {
         let mut agent = Agent::greet(agent(b""), ANSWER).expect("an agent");
-        agent
-            .farewell(Farewell::Powerdown)
-            .expect("no answer is success");
+        agent.farewell("powerdown").expect("no answer is success");
     }
 
     #[test]
@@ -279,10 +288,10 @@ mod tests {
             b"{\"error\": {\"class\": \"GenericError\", \"desc\": \"no\x1b shutdown\"}}\n";
         // A control character is no JSON as it stands, so it is told as no answer.
         let mut first = Agent::greet(agent(refusal), ANSWER).expect("an agent");
-        first.farewell(Farewell::Reboot).expect("no JSON");
+        first.farewell("reboot").expect("no JSON");
         let refusal = b"{\"error\": {\"class\": \"GenericError\", \"desc\": \"no \\u001bway\"}}\n";
         let mut second = Agent::greet(agent(refusal), ANSWER).expect("an agent");
-        let error = second.farewell(Farewell::Reboot).expect_err("a refusal");
+        let error = second.farewell("reboot").expect_err("a refusal");
         assert_eq!(error.causes, ["no way"]);
     }
 
@@ -298,7 +307,8 @@ mod tests {
         let (ours, mut theirs) = UnixStream::pair().expect("sockets");
         thread::spawn(move || {
             // Ends when the other side gives up.
-            while theirs.write_all(&[DELIMITER, b'x', b'y']).is_ok() {}
+            let noise = [DELIMITER, b'x', b'y'].repeat(20_000);
+            while theirs.write_all(&noise).is_ok() {}
         });
         let error = Agent::greet(ours, ANSWER).map(|_| ());
         assert_eq!(error.expect_err("noise").kind, Kind::Guest);

@@ -1,0 +1,113 @@
+//! The addresses of a domain's network cards, as the guest's agent or this host's own neighbour table
+//! tells them.
+
+use super::agent;
+use super::agent::facts::{Address, Card};
+use super::{Domain, Manager};
+use crate::error::{Error, Kind, Result};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+/// Who is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// Whoever gave the addresses out.
+    Lease,
+    /// The agent inside the guest.
+    Agent,
+    /// This host's table of neighbours: those that it has spoken with.
+    Arp,
+}
+
+/// The kernel's table of IPv4 neighbours (proc(5)).
+const NEIGHBOURS: &str = "/proc/net/arp";
+/// Of an entry's flags: its hardware address is known.
+const COMPLETE: u32 = 0x2;
+
+impl Manager {
+    /// The cards of a running domain with their addresses. Without a source: its agent where it has
+    /// a channel for one, else this host's neighbours.
+    ///
+    /// # Errors
+    /// It is not running; as [`Manager::agent`]; no table of neighbours; leases, which nobody of
+    /// ours gives out.
+    pub fn addresses(&self, domain: &Domain, source: Option<Source>) -> Result<Vec<Card>> {
+        let guest = self.running(domain)?;
+        let (_, model) = self.current_definition(domain, Some(&guest))?;
+        let has_agent = || {
+            let mut channels = model.channels.iter();
+            channels.any(|channel| channel.name.as_deref() == Some(agent::CHANNEL))
+        };
+        match source {
+            Some(Source::Lease) => {
+                let message = "addresses that a network gave out are not known yet";
+                Err(Error::new(Kind::Unsupported, message)
+                    .cause("virtual networks are not built")
+                    .hint("--source agent asks inside the guest, --source arp this host"))
+            }
+            Some(Source::Agent) => self.guest_cards(domain),
+            None if has_agent() => self.guest_cards(domain),
+            Some(Source::Arp) | None => {
+                let text = fs::read_to_string(NEIGHBOURS)
+                    .map_err(|error| Error::io("read", Path::new(NEIGHBOURS), &error))?;
+                let mut known = neighbours(&text);
+                let cards = model.interfaces.iter().filter_map(|card| {
+                    let mac = card.mac?.to_string();
+                    let addresses = known.remove(&mac)?;
+                    let tap = guest.record.taps.get(&card.alias).or(card.target.as_ref());
+                    Some(Card {
+                        name: tap.cloned().unwrap_or_else(|| "-".to_string()),
+                        mac: Some(mac),
+                        addresses,
+                    })
+                });
+                Ok(cards.collect())
+            }
+        }
+    }
+}
+
+/// Addresses by the MAC address that they belong to. The table does not tell the network's part of
+/// them: it is 0, as libvirt has it.
+fn neighbours(text: &str) -> BTreeMap<String, Vec<Address>> {
+    let mut known: BTreeMap<String, Vec<Address>> = BTreeMap::new();
+    for line in text.lines().skip(1) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [address, _, flags, mac, ..] = words.as_slice() else {
+            continue;
+        };
+        let flags = flags.strip_prefix("0x").unwrap_or(flags);
+        if u32::from_str_radix(flags, 16).unwrap_or(0) & COMPLETE != 0 {
+            let address = Address {
+                kind: "ipv4".to_string(),
+                address: (*address).to_string(),
+                prefix: 0,
+            };
+            let same = known.entry(mac.to_ascii_lowercase()).or_default();
+            same.push(address);
+        }
+    }
+    known
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_that_are_known_are_found_by_their_mac() {
+        let text = "IP address       HW type     Flags       HW address            Mask     Device\n\
+             192.168.122.5    0x1         0x2         52:54:00:00:00:01     *        virbr0\n\
+             192.168.122.6    0x1         0x0         00:00:00:00:00:00     *        virbr0\n\
+             10.0.0.9         0x1         0x6         52:54:00:00:00:01     *        br0\n\
+             nonsense\n";
+        let known = neighbours(text);
+        assert_eq!(known.len(), 1);
+        let found: Vec<&str> = known["52:54:00:00:00:01"]
+            .iter()
+            .map(|address| address.address.as_str())
+            .collect();
+        assert_eq!(found, ["192.168.122.5", "10.0.0.9"]);
+    }
+}
