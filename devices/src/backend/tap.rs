@@ -4,6 +4,10 @@
 //! guest can take, and read and written. Linux documents this in networking/tuntap.
 #![allow(unsafe_code)]
 
+mod batch;
+
+pub use batch::{Batch, MOST};
+
 use images::Buffer;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use std::io;

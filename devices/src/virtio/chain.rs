@@ -264,16 +264,6 @@ impl Chain {
         transfer(&buffers(self.readable_pieces(), offset, len)).await
     }
 
-    /// As [`Chain::with_readable`], for a transfer that ends at once.
-    pub fn lend_readable<T>(
-        &self,
-        offset: u64,
-        len: u64,
-        transfer: impl FnOnce(&[Buffer]) -> T,
-    ) -> T {
-        transfer(&buffers(self.readable_pieces(), offset, len))
-    }
-
     /// Lends `len` writable bytes from `offset` on to a transfer, without copying, and marks them
     /// dirty when it ends: also when it fails, and when it is dropped half-way.
     pub async fn with_writable<T>(
@@ -314,6 +304,22 @@ pub async fn with_all_readable<T>(
         .iter()
         .flat_map(|(chain, offset, len)| buffers(chain.readable_pieces(), *offset, *len));
     transfer(&pieces.collect::<Vec<_>>()).await
+}
+
+/// Lends all readable bytes of several chains to a transfer that ends at once: per chain its pieces.
+pub fn lend_all_readable<T>(chains: &[&Chain], transfer: impl FnOnce(&[&[Buffer]]) -> T) -> T {
+    let pieces: Vec<Buffer> = chains
+        .iter()
+        .flat_map(|chain| chain.readable_pieces())
+        .map(lend)
+        .collect();
+    let mut rest = pieces.as_slice();
+    let per_chain = chains.iter().map(|chain| {
+        let (of_chain, others) = rest.split_at(chain.readable_pieces().len());
+        rest = others;
+        of_chain
+    });
+    transfer(&per_chain.collect::<Vec<_>>())
 }
 
 struct MarkDirty<'a> {
@@ -377,13 +383,15 @@ fn parts(pieces: &[Piece], offset: u64, len: u64) -> impl Iterator<Item = Piece>
 
 fn buffers(pieces: &[Piece], offset: u64, len: u64) -> Vec<Buffer> {
     parts(pieces, offset, len)
-        .map(|piece| {
-            // SAFETY: the piece lies in guest RAM, which the chain keeps mapped; no Rust reference
-            // to guest RAM exists. Every caller borrows the chain until the transfer has ended, and
-            // the transfer has its buffers by reference only.
-            unsafe { Buffer::from_raw(piece.host, piece.len) }
-        })
+        .map(|piece| lend(&piece))
         .collect()
+}
+
+fn lend(piece: &Piece) -> Buffer {
+    // SAFETY: the piece lies in guest RAM, which the chain keeps mapped; no Rust reference to guest
+    // RAM exists. Every caller borrows the chain until the transfer has ended, and the transfer has
+    // its buffers by reference only.
+    unsafe { Buffer::from_raw(piece.host, piece.len) }
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ pub mod block;
 pub mod chain;
 pub mod console;
 pub mod device;
+mod histogram;
 pub mod iothreads;
 pub mod net;
 pub mod queue;

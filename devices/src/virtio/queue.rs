@@ -273,6 +273,26 @@ impl Virtqueue {
         }
     }
 
+    /// Takes up to `most` requests as [`Virtqueue::next`] does; fewer when there are fewer now.
+    pub fn next_many(self: &Arc<Self>, most: usize) -> Vec<Element> {
+        let memory = self.memory.memory().into_inner();
+        let mut elements = Vec::new();
+        // In a variable of its own: the lock must be free again before a failure is handled.
+        let result = self.lock().next_chains(&memory, self.table, most, |next| {
+            let (chain, was_parked) = next;
+            elements.push(Element {
+                queue: Arc::clone(self),
+                chain,
+                was_parked,
+                ended: false,
+            });
+        });
+        if let Err(error) = result {
+            self.fail(&error);
+        }
+        elements
+    }
+
     /// As [`Virtqueue::next`], but when there is none now, [`Virtqueue::wait`] sees when there is.
     pub fn next_now(self: &Arc<Self>) -> Option<Element> {
         let ready = self.lock().is_ready(&self.memory.memory());
@@ -304,7 +324,7 @@ impl Virtqueue {
                 return false;
             }
             match core.due.is_empty() {
-                true => core.offered(&memory),
+                true => core.offered(&memory).map(|count| count > 0),
                 false => Ok(true),
             }
         };
@@ -432,6 +452,9 @@ impl Virtqueue {
     /// Gives requests back that were taken and not needed, the latest first in the list's end: they
     /// are offered again as if they had never been taken. Nothing may have been taken since.
     pub fn give_back(&self, elements: Vec<Element>) {
+        if elements.is_empty() {
+            return;
+        }
         let mut core = self.lock();
         let running = matches!(core.phase, Phase::Running | Phase::Paused);
         let mut drained = false;

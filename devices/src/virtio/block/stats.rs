@@ -1,12 +1,9 @@
 //! Counters of one disk, kept by its worker and read by anybody.
 
+use crate::virtio::histogram::Histogram;
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-
-/// Latency classes: class N counts requests of less than 2^N microseconds that are in no lower
-/// class; the last one counts the rest.
-const CLASSES: usize = 24;
 
 /// Which counters a request belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +22,7 @@ struct Counters {
     bytes: AtomicU64,
     errors: AtomicU64,
     nanoseconds: AtomicU64,
-    latencies: [AtomicU64; CLASSES],
+    latencies: Histogram,
 }
 
 /// All counters of a disk.
@@ -48,13 +45,6 @@ fn add(counter: &AtomicU64, value: u64) {
     counter.fetch_add(value, Ordering::Relaxed);
 }
 
-/// The class of a latency.
-fn class(latency: Duration) -> usize {
-    let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
-    let bits = u64::BITS - micros.leading_zeros();
-    usize::try_from(bits).unwrap_or(CLASSES).min(CLASSES - 1)
-}
-
 impl Counters {
     fn value(&self) -> Value {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -63,7 +53,7 @@ impl Counters {
             "bytes": get(&self.bytes),
             "errors": get(&self.errors),
             "total_ns": get(&self.nanoseconds),
-            "latency_log2_us": self.latencies.iter().map(get).collect::<Vec<_>>(),
+            "latency_log2_us": self.latencies.value(),
         })
     }
 }
@@ -86,9 +76,7 @@ impl Stats {
         add(&counters.bytes, bytes);
         let nanoseconds = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
         add(&counters.nanoseconds, nanoseconds);
-        if let Some(class) = counters.latencies.get(class(latency)) {
-            add(class, 1);
-        }
+        counters.latencies.add(latency);
     }
 
     /// A request whose error the guest was told.
@@ -123,27 +111,5 @@ impl Stats {
             "parked": self.parked.load(Ordering::Relaxed),
             "merged": self.merged.load(Ordering::Relaxed),
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn latencies_fall_into_powers_of_two() {
-        let micros = Duration::from_micros;
-        for (latency, expected) in [
-            (Duration::ZERO, 0),
-            (Duration::from_nanos(999), 0),
-            (micros(1), 1),
-            (micros(2), 2),
-            (micros(3), 2),
-            (micros(4), 3),
-            (micros(1023), 10),
-            (Duration::MAX, CLASSES - 1),
-        ] {
-            assert_eq!(class(latency), expected, "{latency:?}");
-        }
     }
 }

@@ -1,13 +1,16 @@
 //! virtio-net: a network card on a tap device (virtio 1.3 §5.1).
 //!
 //! **The life of a frame to the guest**: the tap is readable, `receive::serve` wakes in the card's
-//! [worker](super::worker) and reads the frame with its header; it takes as many buffers from the
-//! receive [queue](super::queue) as the frame needs, copies it in, and shows those of a whole burst
-//! used at once. Without buffers the frame waits, and the kernel's queue behind it.
+//! [worker](super::worker) and reads frames with their headers, more of them at once while there are
+//! more; it takes as many buffers from the receive [queue](super::queue) as each needs, copies it in,
+//! and shows those of a whole burst used at once. Without buffers frames wait, and the kernel's queue
+//! behind them.
 //!
-//! **The life of a frame from the guest**: doorbell, `transmit::serve` wakes, and the pages that the
-//! guest named go to the tap in one `writev`, without a copy. What the kernel refuses (a header that
-//! makes no sense, a full queue) is dropped and counted, as on any network.
+//! **The life of a frame from the guest**: doorbell, `transmit::serve` wakes, takes what the driver
+//! offers, and the pages that the guest named go to the tap, without a copy. What the kernel refuses (a
+//! header that makes no sense, a full queue) is dropped and counted, as on any network.
+//!
+//! Both ways a burst is one call of the kernel ([`Batch`](crate::backend::tap::Batch)).
 //!
 //! With several queue pairs, the driver says over the control queue how many it uses (`control`);
 //! the tap's other queues are detached, so that no frame waits in one that nobody reads.

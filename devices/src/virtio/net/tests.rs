@@ -177,6 +177,11 @@ fn frames_from_the_guest_reach_the_tap() {
     assert_eq!(stats["tx"]["packets"], 200);
     assert_eq!(stats["tx"]["bytes"], 200 * 1200);
     assert_eq!(stats["tx"]["errors"], 2);
+    let classes = stats["tx"]["latency_log2_us"].as_array().expect("classes");
+    let counted: u64 = classes.iter().filter_map(serde_json::Value::as_u64).sum();
+    // The last burst is counted after the driver has seen it.
+    let bursts = stats["tx"]["bursts"].as_u64().expect("a number");
+    assert!(counted.abs_diff(bursts) <= 1 && (200..=202).contains(&bursts));
     assert_eq!(driver.status() & NEEDS_RESET, 0);
 }
 

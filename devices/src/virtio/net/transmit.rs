@@ -1,28 +1,28 @@
 //! Frames from the guest to the tap.
 
 use super::device::Card;
-use crate::backend::tap::HEADER;
+use crate::backend::tap::{Batch, HEADER, MOST};
+use crate::virtio::chain::{Chain, lend_all_readable};
 use crate::virtio::queue::{Element, Virtqueue};
 use images::exec::yield_now;
 use std::sync::Arc;
+use std::time::Instant;
 
-/// Frames that are sent before other queues have their turn.
-const BURST: usize = 64;
+/// Frames that are sent together, before other queues have their turn.
+const BURST: usize = MOST;
 
 /// Serves one transmit queue until it is stopped.
 pub(super) async fn serve(queue: Arc<Virtqueue>, card: Arc<Card>, pair: usize) {
+    let mut batch = Batch::default();
     loop {
-        let mut sent = Vec::new();
-        while sent.len() < BURST
-            && let Some(element) = queue.next()
-        {
-            send(&card, pair, &element);
-            sent.push((element, 0));
-        }
-        let full = sent.len() == BURST;
-        if !sent.is_empty() {
+        let began = Instant::now();
+        let frames = queue.next_many(BURST);
+        let full = frames.len() == BURST;
+        if !frames.is_empty() {
+            send(&card, pair, &mut batch, &frames);
             // The driver hears of all of them together.
-            queue.complete_all(sent);
+            queue.complete_all(frames.into_iter().map(|frame| (frame, 0)).collect());
+            card.stats.tx.burst(began.elapsed());
         }
         if full {
             yield_now().await;
@@ -32,17 +32,26 @@ pub(super) async fn serve(queue: Arc<Virtqueue>, card: Arc<Card>, pair: usize) {
     }
 }
 
-/// Sends one frame; what cannot be sent is dropped, as on any network.
-fn send(card: &Card, pair: usize, element: &Element) {
-    let length = element.readable_len();
+/// Sends frames; what cannot be sent is dropped, as on any network.
+fn send(card: &Card, pair: usize, batch: &mut Batch, frames: &[Element]) {
     let Some(tap) = card.taps.get(pair).filter(|_| card.link) else {
-        return card.stats.tx.dropped();
+        return card.stats.tx.dropped(frames.len());
     };
-    let Some(payload) = length.checked_sub(HEADER as u64).filter(|left| *left > 0) else {
-        return card.stats.tx.failed();
-    };
-    match element.lend_readable(0, length, |pieces| tap.send(pieces)) {
-        Ok(_) => card.stats.tx.passed(usize::try_from(payload).unwrap_or(0)),
-        Err(_) => card.stats.tx.failed(),
-    }
+    let whole: Vec<&Chain> = frames
+        .iter()
+        .map(|frame| &**frame)
+        .filter(|frame| frame.readable_len() > HEADER as u64)
+        .collect();
+    card.stats.tx.failed(frames.len() - whole.len());
+    lend_all_readable(&whole, |pieces| {
+        let (mut sent, mut bytes) = (0, 0);
+        for length in batch.send(tap, pieces) {
+            if let Ok(length) = usize::try_from(*length) {
+                sent += 1;
+                bytes += length.saturating_sub(HEADER);
+            }
+        }
+        card.stats.tx.passed(sent, bytes);
+        card.stats.tx.failed(whole.len() - sent);
+    });
 }

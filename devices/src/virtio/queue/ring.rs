@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
+use vm_memory::{Address, Bytes, GuestAddress};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -40,23 +41,50 @@ impl Core {
         memory: &Arc<GuestMemory>,
         table: Table,
     ) -> Result<Option<(Chain, bool)>, QueueError> {
+        let mut next = None;
+        self.next_chains(memory, table, 1, |chain| next = Some(chain))?;
+        Ok(next)
+    }
+
+    /// The next chains, up to `most`: `take` gets each, and whether it was parked before. It gets
+    /// those before a malformed one too.
+    pub(super) fn next_chains(
+        &mut self,
+        memory: &Arc<GuestMemory>,
+        table: Table,
+        most: usize,
+        mut take: impl FnMut((Chain, bool)),
+    ) -> Result<(), QueueError> {
         if self.phase != Phase::Running {
-            return Ok(None);
+            return Ok(());
         }
-        let due = self.due.pop_front();
-        let head = match due {
-            Some(head) => head,
-            None if self.offered(memory)? => self.pop(memory)?,
-            None => return Ok(None),
-        };
-        let chain = Chain::parse(Arc::clone(memory), table, head)
-            .map_err(|source| QueueError::Chain { head, source })?;
-        // A request that was parked is ours already.
-        if due.is_none() && !self.take(head) {
-            return Err(QueueError::Twice(head));
+        // What the driver offers, as far as it is known.
+        let mut known = 0;
+        for _ in 0..most {
+            let due = self.due.pop_front();
+            let head = match due {
+                Some(head) => head,
+                None => {
+                    if known == 0 {
+                        known = self.offered(memory)?;
+                    }
+                    let Some(left) = known.checked_sub(1) else {
+                        return Ok(());
+                    };
+                    known = left;
+                    self.pop(memory)?
+                }
+            };
+            let chain = Chain::parse(Arc::clone(memory), table, head)
+                .map_err(|source| QueueError::Chain { head, source })?;
+            // A request that was parked is ours already.
+            if due.is_none() && !self.take(head) {
+                return Err(QueueError::Twice(head));
+            }
+            self.in_flight += 1;
+            take((chain, due.is_some()));
         }
-        self.in_flight += 1;
-        Ok(Some((chain, due.is_some())))
+        Ok(())
     }
 
     /// Whether there is something to take, without a word to the driver. A ring that cannot be read
@@ -70,43 +98,44 @@ impl Core {
                     .map_or(true, |index| index.0 != self.queue.next_avail()))
     }
 
-    /// Whether the driver offers anything. Before it answers no it asks for the doorbell and looks
-    /// again, so that nothing is missed.
-    pub(super) fn offered(&mut self, memory: &GuestMemory) -> Result<bool, QueueError> {
+    /// How many entries the driver offers. Before it answers none it asks for the doorbell and
+    /// looks again, so that nothing is missed.
+    pub(super) fn offered(&mut self, memory: &GuestMemory) -> Result<u16, QueueError> {
         loop {
-            let offered = self
+            let index = self
                 .queue
                 .avail_idx(memory, Ordering::Acquire)
                 .map_err(|_| QueueError::Available)?;
-            if offered.0 != self.queue.next_avail() {
-                return Ok(true);
+            let offered = index.0.wrapping_sub(self.queue.next_avail());
+            if offered > self.queue.size() {
+                return Err(QueueError::Available);
             }
-            if self.armed {
-                return Ok(false);
+            if offered > 0 || self.armed {
+                return Ok(offered);
             }
             self.armed = true;
             let more = self.queue.enable_notification(memory);
             if !more.map_err(|_| QueueError::Used)? {
-                return Ok(false);
+                return Ok(0);
             }
         }
     }
 
     /// Takes the next head, which is there.
-    pub(super) fn pop(&mut self, memory: &Arc<GuestMemory>) -> Result<u16, QueueError> {
+    pub(super) fn pop(&mut self, memory: &GuestMemory) -> Result<u16, QueueError> {
         if std::mem::take(&mut self.armed) {
-            let silent = self.queue.disable_notification(&**memory);
+            let silent = self.queue.disable_notification(memory);
             silent.map_err(|_| QueueError::Used)?;
         }
-        let chain = self
-            .queue
-            .iter(Arc::clone(memory))
-            .map_err(|_| QueueError::Available)?
-            .next();
-        // There is one by its index: no chain means that the ring could not be read.
-        chain
-            .map(|chain| chain.head_index())
-            .ok_or(QueueError::Available)
+        let next = self.queue.next_avail();
+        // Behind the flags and the index (virtio 1.3 §2.7.6).
+        let place = 4 + 2 * u64::from(next % self.queue.size());
+        let head: u16 = GuestAddress(self.queue.avail_ring())
+            .checked_add(place)
+            .and_then(|address| memory.load(address, Ordering::Relaxed).ok())
+            .ok_or(QueueError::Available)?;
+        self.queue.set_next_avail(next.wrapping_add(1));
+        Ok(u16::from_le(head))
     }
 
     /// Notes that `head` is with us; false when it was already, or cannot be.
