@@ -75,6 +75,11 @@ fn a_card_is_plugged_into_its_bridge_and_its_tap_goes_with_the_guest() {
     }
     let counted = world.ok(&["domifstat", "web", MAC]);
     assert!(counted.contains(&format!("{MAC} rx_bytes ")), "{counted}");
+    let times = world.ok(&["domifstat", "web", MAC, "--histogram"]);
+    assert!(
+        times.contains(" Interface") && times.contains("Bursts"),
+        "{times}"
+    );
     let errors = world.fails(&["domifstat", "web", "vnet9"]);
     assert!(errors.contains("it has vnet0"), "{errors}");
     world.ok(&["destroy", "web"]);

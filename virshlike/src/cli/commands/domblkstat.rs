@@ -38,11 +38,11 @@ const KINDS: &[(&str, &str)] = &[
     ("write_zeroes", "write zeroes"),
 ];
 
-/// The rows of one disk's histogram: kind of request, upper end of the class, how many. Class N is of
-/// requests below 2^N microseconds; the last one is of all the others.
-fn classes(counters: &serde_json::Value) -> Vec<[String; 3]> {
+/// The rows of a device's histogram: words for the kind, upper end of the class, how many. Class N is of
+/// what took less than 2^N microseconds; the last one is of all the rest.
+pub(super) fn classes(counters: &serde_json::Value, kinds: &[(&str, &str)]) -> Vec<[String; 3]> {
     let mut rows = Vec::new();
-    for (kind, words) in KINDS {
+    for (kind, words) in kinds {
         let Some(classes) = counters[kind]["latency_log2_us"].as_array() else {
             continue;
         };
@@ -93,7 +93,8 @@ impl Verb for Domblkstat {
             let mut table = Table::new(&["Target", "Request", "Below", "Count"]);
             for disk in model.disks.iter().filter(|d| wanted.contains(&d.alias)) {
                 let counters = stats.get(&disk.alias);
-                for [kind, limit, count] in counters.map(classes).unwrap_or_default() {
+                let rows = counters.map(|counters| classes(counters, KINDS));
+                for [kind, limit, count] in rows.unwrap_or_default() {
                     table.row([disk.target.clone(), kind, limit, count]);
                 }
             }
@@ -130,13 +131,13 @@ mod tests {
         classes_of[12] = 2;
         classes_of[23] = 1;
         let counters = serde_json::json!({ "read": { "latency_log2_us": classes_of } });
-        let rows = classes(&counters);
+        let rows = classes(&counters, KINDS);
         let expected = [
             ["read", "1 us", "3"],
             ["read", "4 ms", "2"],
             ["read", "more", "1"],
         ];
         assert_eq!(rows, expected.map(|row| row.map(String::from)));
-        assert!(classes(&serde_json::json!({})).is_empty());
+        assert!(classes(&serde_json::json!({}), KINDS).is_empty());
     }
 }

@@ -1,5 +1,7 @@
 //! `vm domifstat`
 
+use super::domblkstat::classes;
+use crate::cli::table::Table;
 use crate::cli::{Context, Group, Verb};
 use crate::error::{Error, Kind, Result};
 use crate::model::Domain;
@@ -17,6 +19,9 @@ const COUNTERS: &[(&str, &str, &str)] = &[
     ("tx_drop", "tx", "dropped"),
 ];
 
+/// Directions whose times are kept.
+const DIRECTIONS: &[(&str, &str)] = &[("rx", "rx"), ("tx", "tx")];
+
 /// Print the counters of a running domain's network interface, as its guest sees them
 #[derive(Debug, clap::Args)]
 pub struct Domifstat {
@@ -24,6 +29,9 @@ pub struct Domifstat {
     domain: String,
     /// The interface: its tap, such as vnet0, or its MAC address
     interface: String,
+    /// Show how long bursts of frames took instead, in classes that double from one to the next
+    #[arg(long)]
+    histogram: bool,
 }
 
 impl Verb for Domifstat {
@@ -43,6 +51,13 @@ impl Verb for Domifstat {
         })?;
         if context.ui.is_json() {
             return context.ui.json(counters);
+        }
+        if self.histogram {
+            let mut table = Table::new(&["Interface", "Direction", "Below", "Bursts"]);
+            for [direction, limit, count] in classes(counters, DIRECTIONS) {
+                table.row([self.interface.clone(), direction, limit, count]);
+            }
+            return context.ui.data(&table.render(context.ui.quiet));
         }
         for (words, direction, counter) in COUNTERS {
             let value = counters.get(direction).and_then(|kind| kind.get(counter));
