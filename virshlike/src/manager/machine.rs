@@ -1,7 +1,7 @@
 //! From a definition to the machine spec: every file is opened here, every refusal made here, and
 //! nothing has been started or written yet.
 
-use super::{cpu, host, ports};
+use super::{cpu, host, numa, ports};
 use crate::error::{Error, Kind, Result};
 use crate::model::{self, Clock, DiskBus, DiskDevice, DiskSource, InterfaceSource};
 use crate::runtime::chain::{self, Wanted};
@@ -48,6 +48,7 @@ pub fn build(
     let mut warnings = Vec::new();
     let cpu = cpu::settle(model, &place, || driver.host_cpu(host::open_kvm(kvm)?))?;
     warnings.extend(cpu.warnings);
+    numa::check(model.numatune.as_ref(), &place)?;
     let huge = model.memory.backing.hugepages_kib;
     warnings.extend(host::check_memory(
         model.memory.size_kib,

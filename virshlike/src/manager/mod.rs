@@ -32,6 +32,7 @@ pub mod info;
 pub mod machine;
 pub mod metadata;
 pub mod node;
+mod numa;
 pub mod pins;
 mod ports;
 mod retouch;

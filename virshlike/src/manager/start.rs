@@ -10,7 +10,7 @@
 
 use super::definition::{self, Checked};
 use super::streams::{self, create_log, log};
-use super::{Domain, Manager, machine, pins};
+use super::{Domain, Manager, machine, numa, pins};
 use crate::error::{Error, Kind, Result};
 use crate::model;
 use crate::runtime::driver::{Launch, Launched};
@@ -247,6 +247,7 @@ impl Manager {
             descriptors: std::mem::take(descriptors).into_inner(),
             output: create_log(&logs.join("stderr.log"), true)?,
             limits: pins::limits(&checked.model),
+            memory: checked.model.numatune.as_ref().map(numa::policy),
         })
     }
 

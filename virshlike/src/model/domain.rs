@@ -6,7 +6,7 @@ use super::device::{
     Video, VirtioConsole,
 };
 use super::policy::Policy;
-use super::tune::{CpuTune, MemTune};
+use super::tune::{CpuTune, MemTune, NumaTune};
 use crate::xml::{Diagnostics, Position};
 use std::collections::BTreeSet;
 use uuid::Uuid;
@@ -32,6 +32,8 @@ pub struct Domain {
     pub cpu: Cpu,
     /// `<cputune>`, and `<vcpu cpuset=...>`.
     pub cputune: CpuTune,
+    /// `<numatune>`, where it says from which nodes all memory comes.
+    pub numatune: Option<NumaTune>,
     /// `<memtune>`.
     pub memtune: MemTune,
     /// `<os>`.

@@ -28,7 +28,7 @@ pub use domain::*;
 pub use dump::{DumpOptions, Live, inactive_xml, live_xml, updated_xml};
 pub use policy::{Autostart, NAMESPACE, Policy, Restart, RestartWhen};
 pub use schema::domain_xml_reference;
-pub use tune::{CpuList, CpuTune, MemTune, Pinned, cpu_list, set_pin};
+pub use tune::{CpuList, CpuTune, MemTune, NumaMode, NumaTune, Pinned, cpu_list, set_pin};
 pub use virtio::map_to_virtio;
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! `<cputune>` and `<vcpu cpuset=...>`: on which of the host's processors a guest's threads run, and
+//! `<cputune>`, `<vcpu cpuset=...>` and `<numatune>`: on which of the host's processors a guest's threads run, and
 //! the edits by which pins are changed.
 
 use super::schema;
 use super::value;
 use crate::runtime::limits::CpuMax;
-use crate::xml::{Diagnostics, Document, Edits, NewElement};
+use crate::xml::{Diagnostics, Document, Edits, NewElement, Position};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Processors of the host by number.
@@ -23,6 +23,28 @@ pub struct CpuTune {
     pub shares: Option<u64>,
     /// `<global_quota>` and `<global_period>`: the most CPU time of the whole process.
     pub global: Option<CpuMax>,
+}
+
+/// How `<numatune><memory>` takes memory from the host's nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NumaMode {
+    /// From them and no others.
+    Strict,
+    /// From the first one while it has any.
+    Preferred,
+    /// From them in turn.
+    Interleave,
+}
+
+/// `<numatune><memory>`: from which nodes of the host a guest's memory comes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NumaTune {
+    /// How.
+    pub mode: NumaMode,
+    /// The nodes, by number.
+    pub nodes: CpuList,
+    /// Where it stands.
+    pub at: Position,
 }
 
 /// `<memtune>`: limits of the whole process, in KiB.

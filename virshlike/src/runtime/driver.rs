@@ -3,6 +3,7 @@
 
 use super::limits::Limits;
 use crate::error::Result;
+use crate::spawn::MemoryPolicy;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -23,6 +24,8 @@ pub struct Launch {
     pub output: File,
     /// Limits of its group.
     pub limits: Limits,
+    /// From which of the host's nodes its memory comes; any when absent.
+    pub memory: Option<MemoryPolicy>,
 }
 
 /// A process that was launched by this command.

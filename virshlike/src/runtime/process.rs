@@ -88,6 +88,7 @@ impl VmDriver for ProcessDriver {
             descriptors,
             output: launch.output,
             cgroup: group.procs(),
+            memory: launch.memory,
         })
         .map_err(|error| Error::io("start", &self.program, &error))?;
         if let Some(why) = group.adopt(child.id(), &launch.limits) {
@@ -137,6 +138,7 @@ impl ProcessDriver {
             descriptors: vec![fd],
             output,
             cgroup: None,
+            memory: None,
         })
         .map_err(|error| Error::io("start", &self.program, &error))?;
         let mut process = VmmProcess {

@@ -6,10 +6,12 @@
 //! This module must never know what the descriptors are for.
 
 mod lock;
+mod numa;
 mod tap;
 mod wait;
 
 pub use lock::{byte_is_locked, is_locked, take_lock};
+pub use numa::MemoryPolicy;
 pub use tap::{Tap, mtu};
 pub use wait::readable;
 
@@ -34,6 +36,8 @@ pub struct Plan {
     pub output: File,
     /// An open `cgroup.procs` of the group that it joins before it runs.
     pub cgroup: Option<OwnedFd>,
+    /// From which of the host's nodes its memory comes; any when absent.
+    pub memory: Option<MemoryPolicy>,
 }
 
 /// Starts the process.
@@ -51,7 +55,11 @@ pub fn spawn(plan: Plan) -> io::Result<Child> {
         .current_dir("/");
     let descriptors = plan.descriptors;
     let cgroup = plan.cgroup;
-    let prepare = move || prepare(&descriptors, cgroup.as_ref());
+    let memory = plan.memory;
+    let prepare = move || {
+        memory.as_ref().map_or(Ok(()), MemoryPolicy::apply)?;
+        prepare(&descriptors, cgroup.as_ref())
+    };
     // SAFETY: `prepare` runs between fork and exec of a process that may have threads, so it must
     // only make async-signal-safe calls: it makes plain system calls and does not allocate.
     unsafe { command.pre_exec(prepare) };
@@ -127,6 +135,7 @@ mod tests {
             descriptors,
             output: output.try_clone().unwrap(),
             cgroup: None,
+            memory: None,
         })
         .unwrap();
         assert!(child.wait().unwrap().success());

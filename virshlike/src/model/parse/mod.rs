@@ -100,6 +100,7 @@ fn read(root: Element<'_>, findings: &mut Findings<'_>) -> Domain {
         vcpus: vcpus.unwrap_or_default(),
         cpu,
         cputune,
+        numatune: tune::numatune(root, findings),
         memtune: tune::memtune(root, findings),
         os: general::os(root, findings),
         features: general::features(root),

@@ -1,9 +1,9 @@
-//! `<cputune>` and `<memtune>`: pins, and limits of the whole process.
+//! `<cputune>`, `<numatune>` and `<memtune>`: pins, nodes, and limits of the whole process.
 
 use super::general;
 use crate::model::domain::Vcpus;
 use crate::model::findings::Findings;
-use crate::model::tune::{CpuList, CpuTune, MemTune, cpu_list};
+use crate::model::tune::{CpuList, CpuTune, MemTune, NumaMode, NumaTune, cpu_list};
 use crate::model::value;
 use crate::runtime::limits::CpuMax;
 use crate::xml::Element;
@@ -13,6 +13,8 @@ use std::ops::RangeInclusive;
 const MOST_SHARES: u64 = 10_000;
 /// From here on libvirt's memory limits are none (formatdomain, memtune).
 const UNLIMITED_KIB: u64 = 9_007_199_254_740_991;
+/// What a list of nodes looks like.
+const NODES: &str = "a list of nodes such as 0-1";
 /// What a list of processors looks like.
 const LIST: &str = "a list of processors such as 0-3,^2";
 
@@ -124,6 +126,40 @@ pub(super) fn memtune(root: Element<'_>, findings: &mut Findings<'_>) -> MemTune
         hard_kib: kib("hard_limit"),
         soft_kib: kib("soft_limit"),
     }
+}
+
+/// What cannot be said to the kernel for a whole process has no effect, and says so.
+pub(super) fn numatune(root: Element<'_>, findings: &mut Findings<'_>) -> Option<NumaTune> {
+    let memory = root.child("numatune")?.child("memory")?;
+    let nodes = findings.parsed(memory, "nodeset", NODES, cpu_list);
+    let at = memory.position();
+    if memory.value("placement") == Some("auto") {
+        findings.warn(
+            at,
+            "<memory placement='auto'> has no effect: nodes are not chosen for a guest",
+        );
+        return None;
+    }
+    let nodes = nodes?;
+    let mode = match memory.value("mode") {
+        None | Some("strict") => NumaMode::Strict,
+        Some("preferred") => NumaMode::Preferred,
+        Some("interleave") => NumaMode::Interleave,
+        Some(other) => {
+            let message = format!("<memory mode='{other}'> has no effect: it is not built yet");
+            findings.warn(at, message);
+            return None;
+        }
+    };
+    if mode == NumaMode::Preferred && nodes.len() > 1 {
+        findings.error_with_hint(
+            at,
+            "<memory mode='preferred'> takes one node",
+            "name one, or write mode='strict' or mode='interleave'",
+        );
+        return None;
+    }
+    Some(NumaTune { mode, nodes, at })
 }
 
 fn list(pin: Element<'_>, findings: &mut Findings<'_>) -> Option<CpuList> {

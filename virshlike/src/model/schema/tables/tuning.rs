@@ -145,19 +145,24 @@ const MEMORY: Group = Group {
         part("memtune/soft_limit@unit", Text),
         part("memtune/min_guarantee@unit", Text),
         part("memtune/swap_hard_limit@unit", Text),
-        warned(
-            "numatune",
+        part("numatune", Empty),
+        honoured(
+            "numatune/memory",
             Empty,
-            "the host's NUMA nodes are not chosen yet",
+            "the host's nodes that all memory of the guest comes from; `placement='auto'` and `mode='restrictive'` have no effect, and say so",
         ),
-        part("numatune/memory", Empty),
         part(
             "numatune/memory@mode",
             OneOf(&["strict", "preferred", "interleave", "restrictive"]),
         ),
         part("numatune/memory@placement", OneOf(&["static", "auto"])),
         part("numatune/memory@nodeset", Set),
-        part("numatune/memnode", Empty).many(),
+        warned(
+            "numatune/memnode",
+            Empty,
+            "nodes of the guest have no memory of their own yet",
+        )
+        .many(),
         part("numatune/memnode@cellid", Number),
         part(
             "numatune/memnode@mode",
