@@ -106,7 +106,8 @@ fn define(world: &World, kernel: &Path, network: bool) {
          <cmdline>test=hostile net={} seed={} rounds={}</cmdline></os>\
          <on_reboot>destroy</on_reboot><devices><disk type='file' device='disk'><driver name='qemu' type='raw'/>\
          <source file='{}'/><target dev='vda' bus='virtio'/></disk>\
-         <rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>{}\
+         <rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>\
+         <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>{}\
          <serial type='pty'/></devices></domain>",
         kernel.display(),
         u8::from(network),
@@ -146,7 +147,7 @@ fn a_hostile_guest_loses_at_most_a_device() {
     let mut screen = Serial::collect(console.stdout.take().expect("a pipe"));
     let (started, before) = (Instant::now(), neighbour.answers());
     world.ok(&["resume", "bad"]);
-    for victim in 0..if network { 4 } else { 2 } {
+    for victim in 0..if network { 6 } else { 4 } {
         // Printed for people: machines that run tests are too busy to promise a speed.
         screen
             .expect_within("hostile: configuration of ", PATIENCE)

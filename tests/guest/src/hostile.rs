@@ -3,6 +3,7 @@
 //! goes on. What it sends is as wrong as can be; what it expects is only that.
 
 mod attacks;
+mod console;
 mod random;
 mod victim;
 
@@ -12,8 +13,8 @@ use attacks::ATTACKS;
 use random::Random;
 use victim::Victim;
 
-/// Test: all attacks on the disk, on the entropy source and, with `net=1`, on both sides of a network card,
-/// then `rounds=` random ones from `seed=`.
+/// Test: all attacks on the disk, on the entropy source, on a console's control queue and one of its ports
+/// and, with `net=1`, on both sides of a network card, then `rounds=` random ones from `seed=`.
 pub fn test(boot: &Boot) {
     let mut random = Random::new(boot.number("seed", 1));
     let rounds = boot.number("rounds", 300);
@@ -22,6 +23,8 @@ pub fn test(boot: &Boot) {
     let mut victims = [
         Some(Victim::disk()),
         Some(Victim::entropy()),
+        Some(Victim::control()),
+        Some(Victim::port()),
         network.then(Victim::transmitter),
         network.then(Victim::receiver),
     ];
@@ -32,6 +35,11 @@ pub fn test(boot: &Boot) {
             victim.arm();
             attack(victim);
             victim.serves(name);
+        }
+        if victim.is_control() {
+            victim.arm();
+            console::attack(victim);
+            victim.serves("messages that make no sense");
         }
         say!("hostile: {} attacks on {}", ATTACKS.len(), victim.name);
     }

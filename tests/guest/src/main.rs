@@ -24,7 +24,7 @@
 //! | `blkbench` | so many transfers, for a benchmark | `disk`, `count`, `depth`, `bytes`, `random`, `write` |
 //! | `net-tx` | sends so many frames | `count`, `bytes`, `depth` |
 //! | `net-rx` | takes so many frames of the host, in sequence, after the first `warm=` | `count`, `bytes`, `warm` |
-//! | `hostile` | what no driver should do, to disk, rng and a network card | `seed`, `rounds`, `net=1` |
+//! | `hostile` | what no driver should do, to disk, rng, console and a network card | `seed`, `rounds`, `net=1` |
 //! | `ioloop` | disk, rng and serial at once, every answer counted | `disk`, `count`, `depth` |
 #![no_std]
 #![no_main]

@@ -1,14 +1,22 @@
 //! A device that is attacked: its rings, and a proper request to see whether it still serves.
 
+use super::console;
 use crate::memory::{self, load, store};
 use crate::virtio::{Device, INDIRECT_FEATURE};
 use core::sync::atomic::{Ordering, fence};
 
 const NETWORK: u16 = 1;
 const BLOCK: u16 = 2;
+const CONSOLE: u16 = 3;
 /// Queues of a network card.
 const RECEIVE: u16 = 0;
 const TRANSMIT: u16 = 1;
+/// Queues of a console device with several ports: what the driver says about ports, and what the guest
+/// writes to port 1.
+const CONTROL: u16 = 3;
+const PORT: u16 = 5;
+/// A console has several ports (virtio 1.3, 5.3.3).
+const MULTIPORT: u64 = 1 << 1;
 /// Entries of the queue.
 pub const SIZE: u16 = 16;
 /// A place that no memory answers at.
@@ -27,6 +35,8 @@ pub struct Victim {
     /// What it is called in messages.
     pub name: &'static str,
     kind: u16,
+    /// What is agreed on beside indirect tables.
+    features: u64,
     /// The queue that is attacked.
     pub queue: u16,
     device: Device,
@@ -60,10 +70,26 @@ impl Victim {
         Self::find("the network's transmitter", NETWORK, TRANSMIT)
     }
 
+    /// The control queue of a console device.
+    pub fn control() -> Self {
+        Self::find("the console's control queue", CONSOLE, CONTROL)
+    }
+
+    /// What goes to a port of a console device.
+    pub fn port() -> Self {
+        Self::find("the console's port", CONSOLE, PORT)
+    }
+
+    /// Whether it is a console's control queue.
+    pub fn is_control(&self) -> bool {
+        (self.kind, self.queue) == (CONSOLE, CONTROL)
+    }
+
     fn find(name: &'static str, kind: u16, queue: u16) -> Self {
         Self {
             name,
             kind,
+            features: if kind == CONSOLE { MULTIPORT } else { 0 },
             queue,
             device: Device::find(kind, 0),
             rings: [0; 3].map(|_: u64| memory::take(4096)),
@@ -87,7 +113,7 @@ impl Victim {
 
     /// Resets the device and agrees on features; no queue is enabled.
     pub fn negotiate(&mut self) {
-        self.device.restart(INDIRECT_FEATURE, 0);
+        self.device.restart(INDIRECT_FEATURE | self.features, 0);
     }
 
     fn clean(&mut self) {
@@ -143,6 +169,13 @@ impl Victim {
         }
     }
 
+    /// Waits until everything that was offered is used.
+    pub fn wait_for_all(&self) {
+        let used = self.rings[2];
+        let done = || (load::<u16>(used + 2) == self.made).then_some(());
+        memory::wait_for("an answer", done);
+    }
+
     /// After a reset the device serves a proper request.
     pub fn serves(&mut self, after: &str) {
         self.wait();
@@ -159,6 +192,11 @@ impl Victim {
             ]),
             (NETWORK, TRANSMIT) => self.send(&[(self.data, 12, 0, 0), (self.data + 512, 64, 0, 0)]),
             (NETWORK, _) => self.send(&[(self.data + 512, 2048, WRITE, 0)]),
+            (CONSOLE, CONTROL) => {
+                console::message(self, (0, console::DEVICE_READY, 1));
+                self.send(&[(self.data, console::MESSAGE, 0, 0)]);
+            }
+            (CONSOLE, _) => self.send(&[(self.data, 16, 0, 0)]),
             _ => self.send(&[(self.data + 512, 512, WRITE, 0)]),
         }
         let used = self.rings[2];
