@@ -6,11 +6,15 @@ use std::sync::Arc;
 
 use crate::exec::{self, Engine, Executor};
 use crate::format::Format;
+use crate::format::qcow2;
+use crate::format::qcow2::bitmap::{directory, directory_on_disk};
+use crate::format::qcow2::header::{be64, extension};
 use crate::gate::DenyAll;
 use crate::image::{Image, OpenOptions};
 use crate::nbd::{self, Export, Stream};
-use crate::ops::Repair;
 use crate::ops::check::check_storage;
+use crate::ops::create::{CreateOptions, create_on};
+use crate::ops::{self, Repair};
 use crate::storage::{IoBuf, MemoryStorage, Storage};
 
 thread_local! {
@@ -106,6 +110,83 @@ async fn change(image: &Image, script: &[u8]) {
             _ => image.read_bytes(at, len as usize).await.map(|_| ()),
         };
     }
+    let _ = image.inactivate().await;
+}
+
+/// Puts any bytes where an image has the directory and the tables of its bitmaps, and uses them.
+pub fn bitmaps(bytes: &[u8]) {
+    let (counts, rest) = bytes.split_at(bytes.len().min(2));
+    let count = counts.first().map_or(0, |&n| u32::from(n));
+    // The parser by itself sees bytes of every length.
+    let _ = directory::parse(rest, count);
+    let _ = directory::Place::parse(rest, 512, 1 << 20);
+    let memory = MemoryStorage::new();
+    memory.set_limit(ROOM);
+    with_executor(|ex| {
+        let places = ex.block_on(with_bitmaps(&memory));
+        let Some((directory, tables)) = places.ok().filter(|(offset, _)| *offset > 0) else {
+            return;
+        };
+        let split = rest
+            .len()
+            .min(usize::from(counts.last().copied().unwrap_or(0)) * 2);
+        let (first, second) = rest.split_at(split);
+        let image = Storage::from(memory.clone());
+        let _ = image.write_now(
+            directory,
+            first.get(..512.min(first.len())).unwrap_or(first),
+        );
+        for (table, bytes) in tables.into_iter().zip(second.chunks(64)) {
+            let _ = image.write_now(table, bytes);
+        }
+        let options = OpenOptions::new(Format::Qcow2);
+        let opened = Image::open_storage(image, "fuzz", &options, &DenyAll);
+        if let Ok(image) = opened {
+            ex.block_on(use_bitmaps(&image));
+        }
+        let _ = ex.block_on(check_storage(memory.fork().into(), "fuzz", Repair::No));
+        let _ = ex.block_on(check_storage(memory.into(), "fuzz", Repair::All));
+    });
+}
+
+/// Makes an image with two bitmaps that have something; where the directory and the tables are.
+async fn with_bitmaps(memory: &MemoryStorage) -> crate::error::Result<(u64, Vec<u64>)> {
+    let new = CreateOptions {
+        cluster_size: 512,
+        ..CreateOptions::new(Format::Qcow2, 128 << 10)
+    };
+    create_on(&memory.clone().into(), &new)?;
+    let options = OpenOptions::new(Format::Qcow2);
+    let image = Image::open_storage(memory.clone().into(), "fuzz", &options, &DenyAll)?;
+    image.activate().await?;
+    for name in ["one", "two"] {
+        ops::bitmap::add(&image, name, Some(512), true).await?;
+    }
+    let data = IoBuf::from(&[1; 5000][..]);
+    image.write_bytes(3000, data).await?;
+    image.inactivate().await?;
+    let storage = Storage::from(memory.clone());
+    let header = qcow2::read_header(&storage)?;
+    let place = header.extension(extension::BITMAPS);
+    let place = place.map_or(0, |bytes| be64(bytes, 16));
+    let entries = directory_on_disk(&storage, &header)?;
+    Ok((place, entries.iter().map(|e| e.table_offset).collect()))
+}
+
+async fn use_bitmaps(image: &Image) {
+    if image.activate().await.is_err() {
+        return;
+    }
+    // Each may fail; none may panic.
+    for found in ops::bitmap::list(image).unwrap_or_default() {
+        let _ = ops::bitmap::dirty(image, &found.name).await;
+        let _ = ops::bitmap::enable(image, &found.name, true).await;
+        let _ = ops::bitmap::merge(image, "one", None, &found.name).await;
+    }
+    let _ = ops::bitmap::add(image, "new", None, true).await;
+    let _ = image.write_bytes(70_000, IoBuf::from(&[2; 1000][..])).await;
+    let _ = ops::bitmap::clear(image, "one").await;
+    let _ = ops::bitmap::remove(image, "two").await;
     let _ = image.inactivate().await;
 }
 

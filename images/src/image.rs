@@ -265,6 +265,13 @@ impl Image {
             .for_each(Storage::set_blocking);
     }
 
+    /// Unpacks compressed clusters on threads of their own, one per processor: for tools.
+    pub(crate) fn unpack_on_threads(&self) {
+        let chain = self.chain();
+        let layers = chain.iter().filter_map(Node::qcow2);
+        layers.for_each(|layer| layer.unpacked.use_threads());
+    }
+
     /// Reads an internal snapshot, by id or name, instead of the disk: from the next activation on.
     ///
     /// # Errors

@@ -26,6 +26,7 @@ mod task;
 mod threads;
 mod timer;
 mod window;
+mod workers;
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -43,6 +44,7 @@ use ring::Ring;
 use task::{MAIN, Remote, Tasks};
 use threads::Pool;
 pub(crate) use window::Window;
+pub(crate) use workers::Workers;
 
 /// How file operations reach the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -368,6 +370,32 @@ pub async fn yield_now() {
 pub(crate) async fn run(op: Op) -> io::Result<u32> {
     let inner = current()?;
     OpFuture::new(inner, op).await
+}
+
+/// Runs two futures at once, to the end of both.
+pub(crate) async fn both<A, B>(a: impl Future<Output = A>, b: impl Future<Output = B>) -> (A, B) {
+    let (mut a, mut b) = (pin!(a), pin!(b));
+    let (mut first, mut second) = (None, None);
+    std::future::poll_fn(|cx| {
+        if first.is_none()
+            && let Poll::Ready(value) = a.as_mut().poll(cx)
+        {
+            first = Some(value);
+        }
+        if second.is_none()
+            && let Poll::Ready(value) = b.as_mut().poll(cx)
+        {
+            second = Some(value);
+        }
+        match (first.take(), second.take()) {
+            (Some(a), Some(b)) => Poll::Ready((a, b)),
+            (a, b) => {
+                (first, second) = (a, b);
+                Poll::Pending
+            }
+        }
+    })
+    .await
 }
 
 /// A future of a part of a request.

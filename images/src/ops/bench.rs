@@ -2,6 +2,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
@@ -49,7 +50,8 @@ impl Default for BenchOptions {
 struct Run {
     image: Arc<Image>,
     options: BenchOptions,
-    next: Cell<u64>,
+    /// The number of the next request; queues on other threads take from it too.
+    next: Arc<AtomicU64>,
     running: Cell<u64>,
     error: RefCell<Option<Error>>,
 }
@@ -59,6 +61,19 @@ struct Run {
 /// # Errors
 /// The first request that failed; a request that is larger than the image.
 pub async fn bench(image: &Arc<Image>, options: &BenchOptions) -> Result<Duration> {
+    bench_queue(image, options, &Arc::default()).await
+}
+
+/// As [`bench`], for one of several queues on the same image, each on a thread and an executor of its
+/// own: they share the requests by the number of the `next` one, and each has `depth` in flight.
+///
+/// # Errors
+/// As [`bench`].
+pub async fn bench_queue(
+    image: &Arc<Image>,
+    options: &BenchOptions,
+    next: &Arc<AtomicU64>,
+) -> Result<Duration> {
     if options.size == 0 || options.size > image.virtual_size() {
         return Err(Error::invalid(
             "the requests are empty, or larger than the image",
@@ -67,7 +82,7 @@ pub async fn bench(image: &Arc<Image>, options: &BenchOptions) -> Result<Duratio
     let run = Rc::new(Run {
         image: image.clone(),
         options: *options,
-        next: Cell::new(0),
+        next: next.clone(),
         running: Cell::new(0),
         error: RefCell::new(None),
     });
@@ -110,11 +125,10 @@ impl Run {
         // As qemu-img counts, so that both visit the same places.
         let room = (self.image.virtual_size() - o.size).max(1);
         while self.error.borrow().is_none() {
-            let n = self.next.get();
+            let n = self.next.fetch_add(1, Ordering::Relaxed);
             if n >= o.count {
                 break;
             }
-            self.next.set(n + 1);
             let at = o.offset.saturating_add(n.wrapping_mul(step)) % room;
             buf = if o.write {
                 self.image.write_again(at, buf).await?

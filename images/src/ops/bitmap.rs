@@ -6,9 +6,9 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::format::qcow2::Qcow2;
-use crate::format::qcow2::bitmap::Described;
 use crate::format::qcow2::bitmap::bits::Bits;
+use crate::format::qcow2::bitmap::{Described, described_on_disk};
+use crate::format::qcow2::{Qcow2, read};
 use crate::image::Image;
 
 /// A bitmap; the JSON has the names that qemu-img uses.
@@ -50,6 +50,29 @@ fn qcow2(image: &Image) -> Result<Arc<Qcow2>> {
 pub fn list(image: &Image) -> Result<Vec<BitmapInfo>> {
     let bitmaps = qcow2(image)?.live_bitmaps();
     Ok(bitmaps.iter().map(BitmapInfo::from).collect())
+}
+
+/// The bitmaps as they are stored, of an image that is only read; none where the format has none.
+///
+/// # Errors
+/// A directory that cannot be.
+pub fn stored(image: &Image) -> Result<Vec<BitmapInfo>> {
+    let Some(format) = image.top_qcow2() else {
+        return Ok(Vec::new());
+    };
+    let header = read(&format.header).clone();
+    let found = described_on_disk(&format.storage, &header)?;
+    Ok(found.iter().map(BitmapInfo::from).collect())
+}
+
+/// Gives an image a copy of another one's bitmap, with its name, granularity and state.
+///
+/// # Errors
+/// As [`add`] and [`merge`].
+pub async fn copy(image: &Image, from: Option<&Image>, bitmap: &BitmapInfo) -> Result<()> {
+    let enabled = bitmap.flags.contains(&"auto");
+    add(image, &bitmap.name, Some(bitmap.granularity), enabled).await?;
+    merge(image, &bitmap.name, from, &bitmap.name).await
 }
 
 /// Adds a bitmap with nothing set. The granularity is a power of two from 512 to 2 GiB; without

@@ -1,19 +1,18 @@
 //! Copying the content of one image into another, sparse and if wanted compressed.
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::exec;
+use crate::exec::{self, Workers};
 use crate::format::qcow2::compress::pack;
 use crate::format::qcow2::header::Compression;
 use crate::image::Image;
-use crate::ops::map::status;
+use crate::node::Kind;
+use crate::ops::map::{MapEntry, status};
 use crate::storage::{IoBuf, lend, slice};
-use crate::sync::lock;
 
 /// How to copy.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +35,11 @@ pub struct ConvertOptions {
     pub limit: u64,
     /// Bytes per second that are written at most; 0 means no limit.
     pub rate: u64,
+    /// The copy begins so many bytes into the target.
+    pub at: u64,
+    /// Lets the kernel copy from file to file, where what is copied is one: between layers without
+    /// compression and raw images. Zeroes that the source has as data stay data.
+    pub offload: bool,
 }
 
 impl Default for ConvertOptions {
@@ -50,6 +54,8 @@ impl Default for ConvertOptions {
             skip: 0,
             limit: u64::MAX,
             rate: 0,
+            at: 0,
+            offload: false,
         }
     }
 }
@@ -84,6 +90,8 @@ struct Copy {
     begin: Instant,
     /// Bytes that were counted against the rate.
     paced: Cell<u64>,
+    /// The file systems did not refuse to share space so far.
+    may_share: Cell<bool>,
 }
 
 /// Copies an active image into an active, writable one that is at least as large. `progress` gets
@@ -98,16 +106,27 @@ pub async fn convert(
     progress: &dyn Fn(u64, u64),
 ) -> Result<()> {
     let total = options.total(source);
-    if target.virtual_size() < total {
+    if target.virtual_size().saturating_sub(options.at) < total {
         return Err(Error::invalid(format!(
-            "the target has {} bytes, what is copied {total}",
-            target.virtual_size()
+            "the target has {} bytes from {} on, what is copied {total}",
+            target.virtual_size().saturating_sub(options.at),
+            options.at
         )));
     }
     let cluster = target.cluster_size();
     let (unit, packers) = match (options.compress, cluster) {
         (false, _) => (STEP, None),
-        (true, Some((cluster, kind))) => (cluster, Some(Packers::new(kind, options.threads)?)),
+        (true, Some((cluster, kind))) => {
+            if !options.at.is_multiple_of(cluster) {
+                return Err(Error::invalid(format!(
+                    "compressed clusters cannot begin at {}: sources that are put together end \
+                     with a whole cluster ({cluster} bytes)",
+                    options.at
+                )));
+            }
+            let workers = Workers::new(options.threads)?;
+            (cluster, Some(Packers { kind, workers }))
+        }
         (true, None) => {
             return Err(Error::unsupported(
                 "compression of raw images",
@@ -128,7 +147,9 @@ pub async fn convert(
         packers,
         begin: Instant::now(),
         paced: Cell::new(0),
+        may_share: Cell::new(!options.compress && options.rate == 0),
     });
+    source.unpack_on_threads();
     for _ in 0..options.depth.clamp(1, 256) {
         copy.running.set(copy.running.get() + 1);
         let copy = copy.clone();
@@ -193,6 +214,9 @@ impl Copy {
             let n = entry.length.clamp(1, end - at);
             if entry.zero {
                 self.zeroes(at, n).await?;
+            } else if let moved @ 1.. = self.without_reading(&entry, at, n).await? {
+                at += moved;
+                continue;
             } else {
                 buf = self.read(at, n, buf).await?;
                 buf = self.data(at, n, buf).await?;
@@ -200,6 +224,37 @@ impl Copy {
             at += n;
         }
         Ok(buf)
+    }
+
+    /// Gets data into a raw target without reading it: by sharing its space, or in the kernel. How
+    /// much; 0 where that is not possible.
+    async fn without_reading(&self, entry: &MapEntry, at: u64, len: u64) -> Result<u64> {
+        if !self.may_share.get() && !self.options.offload {
+            return Ok(0);
+        }
+        let (source, target) = (self.source.chain(), self.target.chain());
+        let from = match (source.get(entry.depth).map(|node| &node.kind), entry.offset) {
+            (Some(Kind::Raw(raw)), Some(at)) => (&raw.storage, at),
+            (Some(Kind::Qcow2(image)), Some(at)) => (image.data_storage(), at),
+            _ => return Ok(0),
+        };
+        let Some(Kind::Raw(to)) = target.first().map(|node| &node.kind) else {
+            return Ok(0);
+        };
+        let _inside = self.target.requests().enter().await?;
+        let at = self.options.at + at;
+        if self.may_share.get() {
+            let shared = to.storage.take_range(at, from, len, false);
+            if shared > 0 {
+                return Ok(shared);
+            }
+            self.may_share.set(false);
+        }
+        if !self.options.offload {
+            return Ok(0);
+        }
+        self.pace(len).await;
+        Ok(to.storage.take_range(at, from, len, true))
     }
 
     /// Reads into the beginning of a buffer. With `salvage`, what cannot be read is zero.
@@ -236,7 +291,9 @@ impl Copy {
         if self.options.target_is_zero {
             return Ok(());
         }
-        self.target.write_zeroes(at, len, true).await
+        self.target
+            .write_zeroes(self.options.at + at, len, true)
+            .await
     }
 
     /// Writes what was read, without its longer runs of zeroes.
@@ -256,7 +313,7 @@ impl Copy {
                 self.pace(len as u64).await;
                 buf = lend(buf, async |bufs| {
                     let part = slice(bufs, offset, len as u64);
-                    self.target.write(here, &part).await
+                    self.target.write(self.options.at + here, &part).await
                 })
                 .await?;
             }
@@ -287,11 +344,14 @@ impl Copy {
         let (whole, packed) = packers.pack(whole).await?;
         match packed {
             Some(packed) => {
-                self.target.write_compressed(at, &packed).await?;
+                self.target
+                    .write_compressed(self.options.at + at, &packed)
+                    .await?;
                 Ok(whole)
             }
             None => {
-                let piece = async |bufs: &[_]| self.target.write(at, &slice(bufs, 0, len)).await;
+                let to = self.options.at + at;
+                let piece = async |bufs: &[_]| self.target.write(to, &slice(bufs, 0, len)).await;
                 lend(whole, piece).await
             }
         }
@@ -328,85 +388,31 @@ fn is_zero(bytes: &[u8]) -> bool {
     head.iter().all(|c| u128::from_ne_bytes(*c) == 0) && middle.iter().all(|&b| b == 0)
 }
 
-/// A cluster to be packed, and where the answer goes.
-struct Job {
-    bytes: IoBuf,
-    answer: Arc<Answer>,
+thread_local! {
+    /// What packing needs beside the data, used again for every cluster of the copy that the thread
+    /// works for.
+    static PACKER: RefCell<Option<pack::Packer>> = const { RefCell::new(None) };
 }
 
-#[derive(Default)]
-struct Answer {
-    state: Mutex<AnswerState>,
-}
-
-#[derive(Default)]
-struct AnswerState {
-    /// There when the work is done: the cluster, and what it packs to if that pays.
-    packed: Option<(IoBuf, Option<Vec<u8>>)>,
-    waiter: Option<Waker>,
-}
-
-/// Threads that compress.
+/// Threads that compress, for one copy.
 struct Packers {
-    jobs: Sender<Job>,
+    kind: Compression,
+    workers: Workers,
 }
 
 impl Packers {
-    fn new(kind: Compression, threads: usize) -> Result<Packers> {
-        let (jobs, queue) = channel::<Job>();
-        let queue = Arc::new(Mutex::new(queue));
-        let threads = match threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            n => n.min(256),
-        };
-        for _ in 0..threads {
-            let queue = queue.clone();
-            // The thread ends when the last job is done and the sender is gone.
-            std::thread::Builder::new()
-                .name("image-pack".to_owned())
-                .spawn(move || work(kind, &queue))
-                .map_err(|e| Error::io("cannot start a thread", &e))?;
-        }
-        Ok(Packers { jobs })
-    }
-
     /// The cluster back, and packed; None if packing does not make it smaller.
     async fn pack(&self, bytes: IoBuf) -> Result<(IoBuf, Option<Vec<u8>>)> {
-        let answer = Arc::new(Answer::default());
-        self.jobs
-            .send(Job {
-                bytes,
-                answer: answer.clone(),
-            })
-            .map_err(|_| Error::new(ErrorKind::Io(None), "the threads that compress are gone"))?;
-        let done = std::future::poll_fn(|cx| {
-            let mut state = lock(&answer.state);
-            match state.packed.take() {
-                Some(packed) => std::task::Poll::Ready(packed),
-                None => {
-                    state.waiter = Some(cx.waker().clone());
-                    std::task::Poll::Pending
-                }
-            }
-        });
-        Ok(done.await)
-    }
-}
-
-fn work(kind: Compression, queue: &Mutex<Receiver<Job>>) {
-    let mut packer = pack::Packer::new(kind);
-    loop {
-        let job = lock(queue).recv();
-        let Ok(job) = job else { return };
-        let packed = packer.pack(&job.bytes);
-        let waker = {
-            let mut state = lock(&job.answer.state);
-            state.packed = Some((job.bytes, packed));
-            state.waiter.take()
+        let kind = self.kind;
+        let work = move || {
+            let packed = PACKER.with_borrow_mut(|packer| {
+                packer
+                    .get_or_insert_with(|| pack::Packer::new(kind))
+                    .pack(&bytes)
+            });
+            (bytes, packed)
         };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        self.workers.run(work).await
     }
 }
 

@@ -18,7 +18,7 @@ pub mod resize;
 pub mod snapshot;
 
 pub use amend::{AmendOptions, amend};
-pub use bench::{BenchOptions, bench};
+pub use bench::{BenchOptions, bench, bench_queue};
 pub use check::{CheckReport, Repair, check};
 pub use compare::{Comparison, compare};
 pub use convert::{ConvertOptions, convert};

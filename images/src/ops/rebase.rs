@@ -2,7 +2,7 @@
 use std::fs::File;
 
 use crate::error::{Error, Result};
-use crate::exec::Window;
+use crate::exec::{Window, both};
 use crate::format::qcow2::{self, Qcow2};
 use crate::image::Image;
 use crate::node::Node;
@@ -13,7 +13,7 @@ use crate::storage::lock::LockMode;
 use crate::storage::{Cache, Storage};
 
 /// Bytes of one step.
-const STEP: u64 = 512 << 10;
+const STEP: u64 = 256 << 10;
 /// Steps at a time.
 const IN_FLIGHT: usize = 8;
 
@@ -77,12 +77,14 @@ async fn keep_difference(
     if old_zero && new_zero {
         return Ok(());
     }
-    let mut old = buffers.read_chain(below, at, len).await?;
-    let there = if new_zero {
-        None
-    } else {
-        Some(buffers.read_chain(new_chain, at, len).await?)
+    let there = async {
+        match new_zero {
+            true => Ok(None),
+            false => buffers.read_chain(new_chain, at, len).await.map(Some),
+        }
     };
+    let (old, there) = both(buffers.read_chain(below, at, len), there).await;
+    let (mut old, there) = (old?, there?);
     // Runs of clusters that differ become one write each.
     let differs = |from: u64, to: u64| {
         let range = from as usize..to as usize;

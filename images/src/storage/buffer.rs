@@ -294,6 +294,22 @@ impl Gather {
         }
     }
 
+    /// Adds pieces of the caller between the first `head` bytes of a memory of the engine and what
+    /// comes behind them there; so much of it is not written.
+    pub(crate) fn push_around(&mut self, mut buf: IoBuf, head: usize, middle: &[Buffer]) {
+        // SAFETY: as in push_owned.
+        let whole = unsafe { [buf.buffer()] };
+        let behind = head as u64 + total(middle);
+        self.pieces.extend(slice(&whole, 0, head as u64));
+        self.pieces.extend_from_slice(middle);
+        self.pieces.extend(slice(
+            &whole,
+            behind,
+            (buf.len() as u64).saturating_sub(behind),
+        ));
+        self.owned.push(buf);
+    }
+
     /// Adds `len` zero bytes.
     pub(crate) fn push_zeroes(&mut self, mut len: u64) {
         while len > 0 {
@@ -344,5 +360,13 @@ mod tests {
         gather(g.pieces(), &mut out);
         assert_eq!(&out[..2], b"12");
         assert!(out[2..].iter().all(|&b| b == 0));
+        let mut g = Gather::default();
+        let mut middle = IoBuf::from(&b"xy"[..]);
+        // SAFETY: it lives to the end of the test.
+        let middle = unsafe { [middle.buffer()] };
+        g.push_around(IoBuf::from(&b"abcdef"[..]), 1, &middle);
+        let mut out = [0; 6];
+        gather(g.pieces(), &mut out);
+        assert_eq!(&out, b"axydef");
     }
 }

@@ -69,6 +69,7 @@ pub(crate) struct FileStorage {
     can_punch: AtomicBool,
     can_zero: AtomicBool,
     can_nowait: AtomicBool,
+    can_reserve: AtomicBool,
     /// A failed fdatasync through the page cache: what it lost can never be told.
     lost_writes: AtomicBool,
 }
@@ -102,6 +103,7 @@ impl FileStorage {
             can_punch: AtomicBool::new(true),
             can_zero: AtomicBool::new(true),
             can_nowait: AtomicBool::new(true),
+            can_reserve: AtomicBool::new(true),
             lost_writes: AtomicBool::new(false),
         };
         if cache.direct() {
@@ -178,6 +180,23 @@ impl FileStorage {
         self.file
             .set_len(len)
             .map_err(|e| Error::io("cannot set the size of the file", &e))
+    }
+
+    /// Makes the file reach `new` with space from `old` on; false where that is not possible. A disk
+    /// that has no room for so much ahead may still have some for what is needed.
+    pub(crate) fn reserve(&self, old: u64, new: u64) -> bool {
+        if !self.regular || !self.can_reserve.load(Ordering::Relaxed) {
+            return false;
+        }
+        match sys::fallocate(self.file.as_fd(), 0, old, new.saturating_sub(old)) {
+            Ok(()) => true,
+            Err(e) => {
+                if e.raw_os_error() != Some(libc::ENOSPC) {
+                    self.can_reserve.store(false, Ordering::Relaxed);
+                }
+                false
+            }
+        }
     }
 
     pub(crate) fn read_sync(&self, offset: u64, len: usize) -> Result<IoBuf> {

@@ -14,6 +14,8 @@ pub use file::Cache;
 pub(crate) use file::FileStorage;
 pub use memory::{Event, Fault, MemoryStorage, SharedLog};
 
+use std::os::fd::AsFd;
+
 use crate::error::{Error, ErrorKind, Result};
 
 /// Where the bytes of one file of an image are.
@@ -199,6 +201,30 @@ impl Storage {
             Storage::File(f) => f.0.set_len(len),
             Storage::Memory(m) => m.set_len(len),
         }
+    }
+
+    /// Makes the file longer, from `old` to `new` bytes, and takes the space for it where the file
+    /// system can: writes to space that is there need no word with the file system's allocator each.
+    pub(crate) fn grow(&self, old: u64, new: u64) -> Result<()> {
+        match self {
+            Storage::File(f) if f.0.reserve(old, new) => Ok(()),
+            _ => self.set_len(new),
+        }
+    }
+
+    /// Gets a range of another file without moving its bytes through this program: by sharing its
+    /// space, or, if `copy`, by letting the kernel copy it. How much; 0 where that is not possible.
+    /// Blocks.
+    pub(crate) fn take_range(&self, at: u64, from: (&Storage, u64), len: u64, copy: bool) -> u64 {
+        let (Storage::File(to), Storage::File(source)) = (self, from.0) else {
+            return 0;
+        };
+        let (to, source) = (to.0.file().as_fd(), source.0.file().as_fd());
+        if copy {
+            // Whatever is in the way shows again when the bytes are read and written.
+            return sys::copy_range(source, from.1, to, at, len).unwrap_or(0);
+        }
+        sys::clone_range(source, from.1, to, at, len).map_or(0, |()| len)
     }
 
     /// The length of the run from `offset` (at most `len`) that is all data or all hole, and

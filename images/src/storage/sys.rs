@@ -211,3 +211,50 @@ pub(crate) fn seek(fd: BorrowedFd<'_>, from: u64, data: bool) -> io::Result<Opti
         },
     }
 }
+
+/// Copies within the kernel, from an offset of one file to one of another; how much. Blocks, and file
+/// systems that can share the space instead of copying it.
+pub(crate) fn copy_range(
+    from: BorrowedFd<'_>,
+    from_at: u64,
+    to: BorrowedFd<'_>,
+    to_at: u64,
+    len: u64,
+) -> io::Result<u64> {
+    let (mut from_at, mut to_at) = (from_at as libc::loff_t, to_at as libc::loff_t);
+    let len = usize::try_from(len).unwrap_or(usize::MAX);
+    // SAFETY: both descriptors are open, both offsets are this frame's.
+    let n = unsafe {
+        libc::copy_file_range(
+            from.as_raw_fd(),
+            &raw mut from_at,
+            to.as_raw_fd(),
+            &raw mut to_at,
+            len,
+            0,
+        )
+    };
+    u64::try_from(n).map_err(|_| io::Error::last_os_error())
+}
+
+/// Lets a range of one file share the space of a range of another one on the same file system.
+pub(crate) fn clone_range(
+    from: BorrowedFd<'_>,
+    from_at: u64,
+    to: BorrowedFd<'_>,
+    to_at: u64,
+    len: u64,
+) -> io::Result<()> {
+    let range = libc::file_clone_range {
+        src_fd: from.as_raw_fd().into(),
+        src_offset: from_at,
+        src_length: len,
+        dest_offset: to_at,
+    };
+    // SAFETY: both descriptors are open, and the kernel only reads the structure.
+    let result = unsafe { libc::ioctl(to.as_raw_fd(), libc::FICLONERANGE as _, &raw const range) };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

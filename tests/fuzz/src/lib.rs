@@ -157,6 +157,13 @@ pub const TARGETS: &[Target] = &[
         seeds::images,
         50,
     ),
+    target(
+        "qcow2-bitmaps",
+        "directories and tables of persistent bitmaps",
+        images::fuzz::bitmaps,
+        seeds::bitmaps,
+        100,
+    ),
 ];
 
 const fn target(

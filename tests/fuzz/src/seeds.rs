@@ -122,3 +122,30 @@ pub(crate) fn images() -> Vec<Vec<u8>> {
     }
     all
 }
+
+/// Bitmap directories as they are written, behind a count and a place at which tables begin.
+pub(crate) fn bitmaps() -> Vec<Vec<u8>> {
+    let entry = |table: u64, entries: u32, flags: u32, name: &[u8]| {
+        let mut bytes = table.to_be_bytes().to_vec();
+        bytes.extend(entries.to_be_bytes());
+        bytes.extend(flags.to_be_bytes());
+        bytes.extend([1, 9]);
+        bytes.extend((name.len() as u16).to_be_bytes());
+        bytes.extend(0u32.to_be_bytes());
+        bytes.extend(name);
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+        bytes
+    };
+    let one = entry(8192, 1, 2, b"one");
+    let two = entry(8704, 1, 0, b"two");
+    let in_use = entry(8192, 1, 3, b"in use");
+    let long = entry(1 << 40, u32::MAX, 2, &[b'n'; 1023]);
+    let table = [0x2600u64, 1, 0, u64::MAX].map(u64::to_be_bytes).concat();
+    [[one, two].concat(), in_use, long]
+        .into_iter()
+        .map(|directory| {
+            let half = (directory.len() / 2) as u8;
+            [&[2, half][..], &directory, &table].concat()
+        })
+        .collect()
+}

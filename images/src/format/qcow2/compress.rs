@@ -1,6 +1,7 @@
 //! Compressed clusters: unpacking, and a small memory of what was unpacked last.
 use std::cell::RefCell;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use flate2::{Decompress, FlushDecompress, Status};
 use zstd::stream::raw::{Decoder, InBuffer, Operation, OutBuffer};
@@ -8,6 +9,7 @@ use zstd::stream::raw::{Decoder, InBuffer, Operation, OutBuffer};
 use super::Qcow2;
 use super::header::Compression;
 use crate::error::{Error, Result};
+use crate::exec::Workers;
 use crate::sync::lock;
 
 /// Unpacked clusters that are kept: a sequential reader comes back to the same one.
@@ -17,9 +19,25 @@ const KEPT: usize = 4;
 #[derive(Default)]
 pub(crate) struct Unpacked {
     kept: Mutex<Vec<(u64, Arc<Vec<u8>>)>>,
+    /// Clusters are unpacked on threads of their own: for tools that have nothing else to do.
+    threads: AtomicBool,
+    workers: OnceLock<Option<Workers>>,
 }
 
 impl Unpacked {
+    /// From now on clusters are unpacked on one thread per processor.
+    pub(crate) fn use_threads(&self) {
+        self.threads.store(true, Ordering::Relaxed);
+    }
+
+    /// The threads, which begin with the first cluster; none if they are not wanted or not to be had.
+    fn workers(&self) -> Option<&Workers> {
+        if !self.threads.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.workers.get_or_init(|| Workers::new(0).ok()).as_ref()
+    }
+
     pub(crate) fn clear(&self) {
         lock(&self.kept).clear();
     }
@@ -67,8 +85,15 @@ impl Qcow2 {
             .storage
             .read_owned(offset, len.min(file_len - offset))
             .await?;
-        let cluster = self.geometry.cluster() as usize;
-        let bytes = unpack(self.geometry.compression, &packed, cluster)
+        let (kind, cluster) = (self.geometry.compression, self.geometry.cluster() as usize);
+        let bytes = match self.unpacked.workers() {
+            Some(workers) => {
+                let work = move || unpack(kind, &packed, cluster);
+                workers.run(work).await?
+            }
+            None => unpack(kind, &packed, cluster),
+        };
+        let bytes = bytes
             .map_err(|e| e.context(format_args!("compressed cluster at file offset {offset}")))?;
         let bytes = Arc::new(bytes);
         self.unpacked.put(entry, bytes.clone());

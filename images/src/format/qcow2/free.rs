@@ -182,10 +182,7 @@ impl Qcow2 {
     ) -> Result<()> {
         let g = &self.geometry;
         let bits = g.cluster_bits;
-        let _claim = self
-            .claims
-            .take(range.0 >> bits, range.1 >> bits, true)
-            .await;
+        let _claim = self.claim_clusters(range.0, range.1).await;
         let old = self.map.get(&self.storage, g, l1_index).await?;
         // Nothing is mapped: a discard has nothing to do, and zero is what nothing reads as
         // unless something is beneath.

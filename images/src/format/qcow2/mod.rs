@@ -8,6 +8,7 @@
 //! | `map`        | L1 and the L2 tables in memory, lookups                               |
 //! | `refblock`, `refcount` | counters, allocation of host clusters                       |
 //! | `write`      | writes: in place, allocating, copying on write                        |
+//! | `plan`       | what a write finds in a table, as pure functions                      |
 //! | `free`       | discards and zeroes                                                   |
 //! | `commit`     | the order in which changed metadata reaches the disk                  |
 //! | `lazy`       | counts that are postponed until the image is closed                   |
@@ -31,6 +32,7 @@ mod internal;
 mod lazy;
 mod map;
 mod pack;
+mod plan;
 mod prealloc;
 pub(crate) mod refblock;
 mod refcount;
@@ -66,7 +68,8 @@ pub(crate) struct Qcow2 {
     size: AtomicU64,
     pub(crate) map: Map,
     pub(crate) refcounts: Refcounts,
-    /// Guest clusters whose mapping somebody is changing.
+    /// Guest clusters whose mapping somebody is changing, or subclusters of one that keeps its place;
+    /// in subclusters.
     claims: RangeLocks,
     commit: CommitState,
     requests: Arc<Requests>,
@@ -79,7 +82,7 @@ pub(crate) struct Qcow2 {
     pub(crate) as_of: Mutex<Option<String>>,
     /// Metadata turned out to contradict itself: no more writes.
     corrupt: AtomicBool,
-    unpacked: compress::Unpacked,
+    pub(crate) unpacked: compress::Unpacked,
     packing: Mutex<pack::Packing>,
     packing_turn: Turn,
     lazy: lazy::Lazy,

@@ -25,8 +25,7 @@ impl Qcow2 {
         if self.data.is_some() || packed.is_empty() || packed.len() as u64 >= g.cluster() {
             return Err(Error::invalid("this cluster cannot be stored compressed"));
         }
-        let cluster = guest >> g.cluster_bits;
-        let _claim = self.claims.take(cluster, cluster + 1, true).await;
+        let _claim = self.claim_clusters(guest, guest + g.cluster()).await;
         let (l1_index, index) = g.indices(guest);
         let slot = self.own_table(l1_index).await?;
         let offset = self.place(packed.len() as u64).await?;

@@ -4,40 +4,40 @@
 //! else goes through a claim on the guest clusters, so that only one request changes a mapping:
 //!
 //! ```text
-//! claim --> own the L2 table --> allocate --> data and copied edges are written --> publish in
-//! the L2 table (in memory) --> old clusters are pending --> claim ends
+//! claim --> own the L2 table --> allocate --+--> data and copied edges are written --> publish in
+//!                                           |    the L2 table (in memory) --> old clusters are
+//!                                           |    pending --> claim ends
+//!                                           +--> (new space, where all of the cluster is zero
+//!                                                as before) publish --> claim ends --> data is written
 //! ```
 //!
-//! Requests to other clusters go on meanwhile. Nothing here waits for the disk's cache: order is
-//! the business of a commit.
+//! Requests to other clusters go on meanwhile, and to other subclusters of a cluster that has its
+//! place. New space of the file reads as zeroes: where the guest's cluster does too, the mapping may
+//! come first, since all that a crash can leave between is what was there before. So writes that fill
+//! a cluster piece by piece wait for the first one's allocation only, not for its data. Nothing here
+//! waits for the disk's cache: order is the business of a commit.
 use std::sync::Arc;
 
-use super::entry::{COPIED, Content, Entry, Geometry, OFFSET_MASK};
+use super::Qcow2;
+use super::entry::{COPIED, Content, Entry, OFFSET_MASK};
 use super::map::{Slot, read, write as write_lock};
+use super::plan::{Plan, keeps_clusters, plan, subclusters};
 use super::refcount::{Free, Run};
 use super::table::Table;
-use super::{Qcow2, extent};
 use crate::access::{self, MAX_PARTS, Part};
-use crate::error::{Error, Result};
-use crate::exec::join_all;
+use crate::error::Result;
+use crate::exec::{both, join_all};
 use crate::node::Node;
 use crate::storage::{self, Buffer, Gather};
-use crate::sync::lock;
+use crate::sync::{RangeGuard, lock};
+
+/// Between two edges of a cluster that are copied, so much is read in vain rather than reading twice.
+const MAX_GAP: u64 = 64 << 10;
 
 /// The file grows ahead of what is used by a part of its size, within these bounds: growing with
 /// every cluster costs more than the writes.
 const GROW_MIN: u64 = 256 << 10;
 const GROW_MAX: u64 = 64 << 20;
-
-/// What a write finds.
-enum Plan {
-    /// `n` bytes go to this host offset, nothing else changes.
-    InPlace { host: u64, n: u64 },
-    /// The cluster is owned, but its entry must change (zero flag, subclusters).
-    Reuse { cluster: u64, n: u64 },
-    /// `n` bytes in clusters that need a new place.
-    New { n: u64 },
-}
 
 /// An allocation that is taken back unless it is kept.
 pub(super) struct Allocation<'a> {
@@ -54,22 +54,20 @@ impl Drop for Allocation<'_> {
     }
 }
 
-/// What is written around the guest's bytes to make whole granules.
-enum Fill {
+/// What is written beside the guest's bytes to make whole granules.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Edge {
     /// Nothing: the place is known to read as it should.
     None,
-    Zeroes(u64),
-    Bytes(storage::IoBuf),
+    Zeroes,
+    /// What was there before.
+    Bytes,
 }
 
-impl Fill {
-    fn add_to(self, gather: &mut Gather) {
-        match self {
-            Fill::None => {}
-            Fill::Zeroes(n) => gather.push_zeroes(n),
-            Fill::Bytes(bytes) => gather.push_owned(bytes),
-        }
-    }
+/// Guest bytes whose place is known: written when the claim is over, as they change no mapping.
+struct Later {
+    host: u64,
+    pieces: Vec<Buffer>,
 }
 
 impl Qcow2 {
@@ -135,13 +133,50 @@ impl Qcow2 {
 
     /// Writes where at least the first cluster needs a change of its mapping. All in one L2 table.
     async fn write_new(&self, chain: &[Node], offset: u64, bufs: &[Buffer]) -> Result<()> {
-        let bits = self.geometry.cluster_bits;
+        let g = &self.geometry;
+        let (len, granule) = (storage::total(bufs), g.granule());
+        let l1_index = g.indices(offset).0;
+        let mut later = Vec::new();
+        {
+            let end = (offset + len).div_ceil(granule);
+            let mut claim = self.claims.take(offset / granule, end, true).await;
+            let mut slot = self.own_table(l1_index).await?;
+            if g.extended && !keeps_clusters(&read(&slot.table).table, g, offset, len)? {
+                // What it has is given back first: two that wait for each other's would wait for ever.
+                drop(claim);
+                claim = self.claim_clusters(offset, offset + len).await;
+                slot = self.own_table(l1_index).await?;
+            }
+            self.write_claimed(chain, &slot, offset, bufs, &mut later)
+                .await?;
+            drop(claim);
+        }
+        let write = |part: Later| -> Part<'_> {
+            Box::pin(async move { self.data_storage().write(part.host, &part.pieces).await })
+        };
+        join_all(later.into_iter().map(write).collect()).await
+    }
+
+    /// Keeps everybody else from changing the mapping of the clusters that a guest range touches.
+    pub(super) async fn claim_clusters(&self, from: u64, to: u64) -> RangeGuard<'_> {
+        let g = &self.geometry;
+        let granules = g.cluster() / g.granule();
+        let (first, end) = (from >> g.cluster_bits, to.div_ceil(g.cluster()));
+        self.claims
+            .take(first * granules, end * granules, true)
+            .await
+    }
+
+    /// Writes what changes mappings, and tells what is left to be written.
+    async fn write_claimed(
+        &self,
+        chain: &[Node],
+        slot: &Arc<Slot>,
+        offset: u64,
+        bufs: &[Buffer],
+        later: &mut Vec<Later>,
+    ) -> Result<()> {
         let len = storage::total(bufs);
-        let _claim = self
-            .claims
-            .take(offset >> bits, ((offset + len - 1) >> bits) + 1, true)
-            .await;
-        let slot = self.own_table(self.geometry.indices(offset).0).await?;
         let mut done = 0;
         while done < len {
             let at = offset + done;
@@ -150,20 +185,19 @@ impl Qcow2 {
             done += match plan {
                 Plan::InPlace { host, n } => {
                     self.check_overlap(host, n)?;
-                    self.data_storage()
-                        .write(host, &storage::slice(bufs, done, n))
-                        .await?;
+                    let pieces = storage::slice(bufs, done, n);
+                    later.push(Later { host, pieces });
                     n
                 }
                 Plan::Reuse { cluster, n } => {
                     self.check_overlap(cluster, 1)?;
                     let pieces = storage::slice(bufs, done, n);
-                    self.write_reused(chain, &slot, at, &pieces, cluster)
-                        .await?;
+                    self.write_reused(chain, slot, at, &pieces, cluster).await?;
                     n
                 }
                 Plan::New { n } => {
-                    self.write_allocated(chain, &slot, at, &storage::slice(bufs, done, n))
+                    let pieces = storage::slice(bufs, done, n);
+                    self.write_allocated(chain, slot, at, &pieces, later)
                         .await?
                 }
             };
@@ -210,25 +244,32 @@ impl Qcow2 {
         Ok(allocation)
     }
 
+    /// True if the file reaches `end`.
+    fn is_grown(&self, end: u64) -> bool {
+        end <= *lock(&self.file_len)
+    }
+
     /// Makes the file reach `end`, and a good deal further while at it.
     pub(super) fn grow_file(&self, end: u64) {
         let mut len = lock(&self.file_len);
         if end > *len {
             let target = end.saturating_add((end / 4).clamp(GROW_MIN, GROW_MAX));
             // Without the head start each write extends the file: slower, and as good.
-            if self.storage.set_len(target).is_ok() {
+            if self.storage.grow(*len, target).is_ok() {
                 *len = target;
             }
         }
     }
 
-    /// Writes the first clusters of the range to a new place. How many bytes.
+    /// Writes the first clusters of the range to a new place, or gives them one that is written to
+    /// `later`. How many bytes.
     async fn write_allocated(
         &self,
         chain: &[Node],
         slot: &Arc<Slot>,
         offset: u64,
         bufs: &[Buffer],
+        later: &mut Vec<Later>,
     ) -> Result<u64> {
         let g = &self.geometry;
         let (cluster, bits) = (g.cluster(), g.cluster_bits);
@@ -257,44 +298,91 @@ impl Qcow2 {
             let tail = edge(state.table.get(index + count - 1), g.granule());
             (offset - offset % head, end.next_multiple_of(tail))
         };
-        let head = self.fill(chain, from, offset, run.zero).await?;
-        let tail = self.fill(chain, end, to, run.zero).await?;
         let base = run.start << bits;
-        let start = if matches!(head, Fill::None) {
-            offset
-        } else {
-            from
-        };
-        let mut gather = Gather::default();
-        head.add_to(&mut gather);
-        gather.push(&storage::slice(bufs, 0, end - offset));
-        tail.add_to(&mut gather);
-        let host = base + (start - (first << bits));
+        let whole = (first << bits, (first + count) << bits);
+        let pieces = storage::slice(bufs, 0, end - offset);
+        if run.zero && self.is_grown(base + (count << bits)) && self.is_zero(chain, whole).await? {
+            // With nothing beneath, zeroes of the new place are as good as none: no subcluster needs
+            // another change then.
+            let written = match chain.len() {
+                1 => whole,
+                _ => (from, to),
+            };
+            allocation.kept = true;
+            self.publish(slot, index, base, count, written);
+            let host = base + (offset - whole.0);
+            later.push(Later { host, pieces });
+            return Ok(end - offset);
+        }
+        let (start, gather) = self
+            .surround(chain, (from, to), offset, &pieces, run.zero)
+            .await?;
+        let host = base + (start - whole.0);
         self.data_storage().write_gather(host, gather).await?;
         allocation.kept = true;
         self.publish(slot, index, base, count, (from, to));
         Ok(end - offset)
     }
 
+    /// True if a guest range reads as zeroes, as far as the disk reaches.
+    async fn is_zero(&self, chain: &[Node], (from, to): (u64, u64)) -> Result<bool> {
+        let inside = to.min(self.size()).saturating_sub(from);
+        access::reads_zero(chain, from, inside).await
+    }
+
+    /// The guest's bytes with all that must be written around them, so that the range around reads as
+    /// before. Where it begins. `zero` if the place reads as zeroes.
+    async fn surround(
+        &self,
+        chain: &[Node],
+        (from, to): (u64, u64),
+        offset: u64,
+        bufs: &[Buffer],
+        zero: bool,
+    ) -> Result<(u64, Gather)> {
+        let end = offset + storage::total(bufs);
+        let head = self.edge(chain, (from, offset), zero).await?;
+        let tail = self.edge(chain, (end, to), zero).await?;
+        let mut gather = Gather::default();
+        if (head, tail) == (Edge::Bytes, Edge::Bytes) && end - offset <= MAX_GAP {
+            let bytes = self.old_bytes(chain, (from, to)).await?;
+            gather.push_around(bytes, (offset - from) as usize, bufs);
+            return Ok((from, gather));
+        }
+        let read = async |edge: Edge, range: (u64, u64)| match edge {
+            Edge::Bytes => self.old_bytes(chain, range).await.map(Some),
+            _ => Ok(None),
+        };
+        let (before, after) = both(read(head, (from, offset)), read(tail, (end, to))).await;
+        let add = |gather: &mut Gather, edge, bytes: Option<_>, len| match (edge, bytes) {
+            (Edge::Zeroes, _) => gather.push_zeroes(len),
+            (_, Some(bytes)) => gather.push_owned(bytes),
+            _ => {}
+        };
+        add(&mut gather, head, before?, offset - from);
+        gather.push(bufs);
+        add(&mut gather, tail, after?, to - end);
+        Ok((if head == Edge::None { offset } else { from }, gather))
+    }
+
     /// What must be written to `from..to` of a new place so that it reads as before.
-    async fn fill(&self, chain: &[Node], from: u64, to: u64, zero: bool) -> Result<Fill> {
+    async fn edge(&self, chain: &[Node], (from, to): (u64, u64), zero: bool) -> Result<Edge> {
         if from >= to {
-            return Ok(Fill::None);
+            return Ok(Edge::None);
         }
-        // The last cluster may reach over the end of the disk.
-        let size = self.size();
-        let inside = to.min(size).saturating_sub(from);
-        if inside == 0 || access::reads_zero(chain, from, inside).await? {
-            return Ok(if zero {
-                Fill::None
-            } else {
-                Fill::Zeroes(to - from)
-            });
+        if !self.is_zero(chain, (from, to)).await? {
+            return Ok(Edge::Bytes);
         }
-        let bytes = storage::fill_owned(to - from, async |bufs| {
+        Ok(if zero { Edge::None } else { Edge::Zeroes })
+    }
+
+    /// What a guest range has now; the last cluster may reach over the end of the disk.
+    async fn old_bytes(&self, chain: &[Node], (from, to): (u64, u64)) -> Result<storage::IoBuf> {
+        let inside = to.min(self.size()).saturating_sub(from);
+        storage::fill_owned(to - from, async |bufs| {
             access::read(chain, from, &storage::slice(bufs, 0, inside)).await
-        });
-        Ok(Fill::Bytes(bytes.await?))
+        })
+        .await
     }
 
     /// Points `count` entries from `index` on at host clusters from `base` on; `written` is the
@@ -398,23 +486,21 @@ impl Qcow2 {
         } else {
             end.next_multiple_of(granule)
         };
-        let head = self.fill(chain, from, offset, false).await?;
-        let tail = self.fill(chain, end, to, false).await?;
-        let mut gather = Gather::default();
-        head.add_to(&mut gather);
-        gather.push(bufs);
-        tail.add_to(&mut gather);
+        let (start, gather) = self
+            .surround(chain, (from, to), offset, bufs, false)
+            .await?;
         self.data_storage()
-            .write_gather(cluster + within - (offset - from), gather)
+            .write_gather(cluster + within - (offset - start), gather)
             .await?;
         let guest = offset - within;
         let word = cluster | COPIED;
+        let mut state = write_lock(&slot.table);
         let bitmap = if g.extended {
-            subclusters(g, entry, guest, (from, to))
+            // Other subclusters may have changed meanwhile.
+            subclusters(g, state.table.get(index), guest, (from, to))
         } else {
             0
         };
-        let mut state = write_lock(&slot.table);
         state.table.set(index, Entry { word, bitmap });
         self.map.mark_dirty(slot.l1_index);
         Ok(())
@@ -471,73 +557,4 @@ impl Qcow2 {
             self.refcounts.defer_free(frees);
         }
     }
-}
-
-impl Entry {
-    /// True if any of the cluster's content is in the cluster itself.
-    fn content_anywhere(self, g: &Geometry) -> bool {
-        self.is_compressed()
-            || (self.host(g).is_some() && (!g.extended || self.bitmap & 0xffff_ffff != 0))
-    }
-}
-
-/// The bitmap of a cluster after `written` (a guest range) has been put into it.
-fn subclusters(g: &Geometry, old: Entry, guest: u64, written: (u64, u64)) -> u64 {
-    let mut bitmap = if old.is_compressed() { 0 } else { old.bitmap };
-    let from = written.0.max(guest) - guest;
-    let to = written.1.min(guest + g.cluster()).saturating_sub(guest);
-    for n in from / g.granule()..to.div_ceil(g.granule()) {
-        bitmap |= 1 << n;
-        bitmap &= !(1 << (n + 32));
-    }
-    bitmap
-}
-
-/// What a write at `offset` finds, for at most `len` bytes.
-fn plan(table: &Table, g: &Geometry, offset: u64, len: u64) -> Result<Plan> {
-    let (_, index) = g.indices(offset);
-    let (cluster, granule) = (g.cluster(), g.granule());
-    let entry = table.get(index);
-    let rest = (cluster - offset % cluster).min(len);
-    if !entry.is_owned(g) {
-        // Every entry is checked, also those that will be replaced.
-        entry.content(g, (offset % cluster) / granule)?;
-        let mut n = rest;
-        let mut next = index + 1;
-        while n < len && next < g.l2_entries() && !table.get(next).is_owned(g) {
-            n += cluster;
-            next += 1;
-        }
-        return Ok(Plan::New { n: n.min(len) });
-    }
-    let (content, _, n) = extent(table, g, offset, len)?;
-    match content {
-        Content::Data(host) => {
-            let n = owned_len(table, g, offset, n);
-            Ok(Plan::InPlace { host, n })
-        }
-        Content::Zero | Content::Unallocated => {
-            let host = entry.host(g).unwrap_or(0);
-            Ok(Plan::Reuse {
-                cluster: host,
-                n: rest,
-            })
-        }
-        Content::Compressed => Err(Error::corrupt("a compressed cluster with an owner")),
-    }
-}
-
-/// How many of `n` bytes from `offset` on are in owned clusters; the first one is.
-fn owned_len(table: &Table, g: &Geometry, offset: u64, n: u64) -> u64 {
-    let cluster = g.cluster();
-    let (_, index) = g.indices(offset);
-    let mut owned = cluster - offset % cluster;
-    let mut next = index + 1;
-    while owned < n && next < g.l2_entries() && table.get(next).is_owned(g) {
-        let (run, step) = table.run_len(next, cluster);
-        let entries = if step == cluster { run } else { 1 };
-        owned += cluster * entries;
-        next += entries;
-    }
-    owned.min(n)
 }

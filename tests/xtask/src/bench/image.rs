@@ -5,6 +5,7 @@
 //! that of the program, per request where there are requests.
 
 mod cells;
+mod queues;
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -71,7 +72,8 @@ pub fn run(args: &ImageArgs) -> Result<()> {
     fs::create_dir_all(&folder).context("cannot make a folder for the images")?;
     let scale = if args.quick {
         Scale {
-            disk: 256,
+            // Steps of 1028 KiB come to another place each time they go round.
+            disk: 258,
             source: 128,
             fewer: 4,
         }
@@ -109,7 +111,12 @@ pub fn run(args: &ImageArgs) -> Result<()> {
             .with_context(|| format!("in the cell '{}'", cell.name))?;
         print(&cell, &rows);
     }
-    Ok(())
+    match tools.first() {
+        Some(ours) if queues::is_wanted(&args.only) => {
+            queues::run(&ours.words, &folder, rounds, scale.disk, scale.fewer)
+        }
+        _ => Ok(()),
+    }
 }
 
 fn tools(args: &ImageArgs) -> Result<Vec<Tool>> {
@@ -252,8 +259,11 @@ fn rate(count: u64, said: &str) -> Result<f64> {
     }
 }
 
+fn median(samples: &Samples) -> f64 {
+    samples.summary().map_or(f64::NAN, |s| s.0)
+}
+
 fn print(cell: &Cell, rows: &[Row]) {
-    let median = |samples: &Samples| samples.summary().map_or(f64::NAN, |s| s.0);
     let [ours, theirs] = rows else { return };
     let (a, b) = (median(&ours.figure), median(&theirs.figure));
     let (ratio, unit, cpu) = match cell.work {

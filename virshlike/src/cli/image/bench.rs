@@ -2,9 +2,13 @@
 
 use super::tool::{self, Access};
 use crate::cli::Context;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
+use images::Image;
 use images::ops::BenchOptions;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
 
 /// Measure how fast an image is
 #[derive(Debug, clap::Args)]
@@ -18,6 +22,9 @@ pub struct Bench {
     /// Requests in flight
     #[arg(short = 'd', long, value_name = "N", default_value_t = 64)]
     depth: u64,
+    /// Threads that send requests to the image, each with so many in flight
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    queues: u8,
     /// Bytes of a request
     #[arg(
         short = 's',
@@ -94,7 +101,10 @@ impl Bench {
             options.offset,
             options.step
         ))?;
-        let done = executor.block_on(images::ops::bench(&image, &options));
+        let done = match self.queues {
+            1 => executor.block_on(images::ops::bench(&image, &options)),
+            _ => self.queues(&image, &options)?,
+        };
         let took = tool::close_after(&executor, &self.filename, &image, done)?;
         let seconds = took.as_secs_f64();
         if context.ui.is_json() {
@@ -106,5 +116,37 @@ impl Bench {
         context
             .ui
             .line(format!("Run completed in {seconds:.3} seconds."))
+    }
+
+    /// Lets every queue's thread begin at once; how long the last one took.
+    fn queues(
+        &self,
+        image: &Arc<Image>,
+        options: &BenchOptions,
+    ) -> Result<std::result::Result<Duration, images::Error>> {
+        let next = Arc::new(AtomicU64::new(0));
+        let ready = Barrier::new(self.queues.into());
+        let work = || {
+            let executor = tool::executor_for(self.aio.as_deref());
+            ready.wait();
+            Ok(executor?.block_on(images::ops::bench_queue(image, options, &next)))
+        };
+        let ended: Vec<Result<_>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..self.queues).map(|_| scope.spawn(work)).collect();
+            let joined = threads.into_iter().map(|thread| thread.join());
+            joined
+                .map(|end| {
+                    end.unwrap_or_else(|_| Err(Error::new(Kind::Io, "a thread of a queue failed")))
+                })
+                .collect()
+        });
+        let mut longest = Duration::ZERO;
+        for end in ended {
+            match end? {
+                Ok(took) => longest = longest.max(took),
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        Ok(Ok(longest))
     }
 }

@@ -4,9 +4,12 @@ use super::tool::{self, Access, Progress};
 use super::{create, options};
 use crate::cli::Context;
 use crate::error::{Error, Kind, Result};
+use images::Image;
 use images::ops::ConvertOptions;
+use images::ops::bitmap::BitmapInfo;
 use images::ops::create::{Backing, CreateOptions};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Copy an image into another format
 #[derive(Debug, clap::Args)]
@@ -53,9 +56,22 @@ pub struct Convert {
     /// What cannot be read of the source becomes zero
     #[arg(long)]
     salvage: bool,
-    /// Accepted for qemu-img's sake: data is always read and written
-    #[arg(short = 'C', long, hide = true)]
+    /// Let the kernel copy from file to file where it can; zeroes that are data stay data. Space is
+    /// shared without this too, between raw images on a file system that can
+    #[arg(short = 'C', long, conflicts_with_all = ["compress", "sparse"])]
     copy_range_offloading: bool,
+    /// Copy the persistent bitmaps too (qcow2 to qcow2)
+    #[arg(long)]
+    bitmaps: bool,
+    /// Leave out bitmaps that were not stored properly, instead of failing
+    #[arg(long, requires = "bitmaps")]
+    skip_broken_bitmaps: bool,
+    /// Not supported: images are named by their paths
+    #[arg(long, hide = true)]
+    image_opts: bool,
+    /// Not supported: there are no objects to name
+    #[arg(long, hide = true, value_name = "OBJECT")]
+    object: Vec<String>,
     /// Read the source although somebody may be writing to it
     #[arg(short = 'U', long)]
     force_share: bool,
@@ -68,10 +84,15 @@ pub struct Convert {
     /// Options of the target: key=value,...
     #[arg(short = 'o', long = "target-options", value_name = "OPTIONS")]
     options: Vec<String>,
-    /// The image to read
-    source: PathBuf,
-    /// The image to write
-    target: PathBuf,
+    /// The image to read, or several that are put one behind the other; then the one to write
+    #[arg(required = true, num_args = 2.., value_names = ["SOURCE", "TARGET"])]
+    files: Vec<PathBuf>,
+}
+
+/// An image that is read, open.
+struct Source<'a> {
+    path: &'a Path,
+    image: Arc<Image>,
 }
 
 impl Convert {
@@ -80,33 +101,112 @@ impl Convert {
     /// # Errors
     /// What is wrong with either image; a full disk.
     pub fn run(self, context: &Context) -> Result<()> {
+        self.refuse()?;
         let executor = tool::executor()?;
-        let format = tool::format_of(&self.source, self.fmt.as_deref())?;
+        let Some((target, sources)) = self.files.split_last() else {
+            return Err(Error::new(Kind::Usage, "neither a source nor a target"));
+        };
+        let sources = sources
+            .iter()
+            .map(|path| self.source(&executor, path))
+            .collect::<Result<Vec<_>>>()?;
+        let size = sources.iter().map(|source| source.image.virtual_size());
+        let size = size.fold(0, u64::saturating_add);
+        let bitmaps = self.bitmaps_of(&sources)?;
+        let target_format = tool::format(&self.target_format)?;
+        let existed = target.exists();
+        let mut zero = !self.no_create || self.target_is_zero;
+        if !self.no_create {
+            let new = self.new_image(target_format, size)?;
+            zero &= new.backing.is_none();
+            create::data_file(&new, &target.display().to_string())?;
+            let file = create::new_file(target)?;
+            images::ops::create(&file, &new).map_err(|error| tool::wrong(target, &error))?;
+            zero &= file.metadata().is_ok_and(|meta| meta.is_file());
+        }
+        let result = self.copy(context, &executor, (&sources, &bitmaps), target, zero);
+        if result.is_err() && !existed {
+            // Half a copy is of no use to anybody.
+            let _ = std::fs::remove_file(target);
+        }
+        result
+    }
+
+    /// What qemu-img has and this has not, or what makes no sense together.
+    fn refuse(&self) -> Result<()> {
+        let usage = |message: &str, hint: &str| {
+            Err(Error::new(Kind::Usage, message.to_string()).hint(hint))
+        };
+        if self.image_opts {
+            return usage(
+                "--image-opts is not supported",
+                "name the image by its path, and say its format with -f",
+            );
+        }
+        if let Some(object) = self.object.first() {
+            return usage(
+                &format!("--object {object}: objects are not supported"),
+                "there is neither encryption nor TLS for images that would need one",
+            );
+        }
+        let several = self.files.len() > 2;
+        if several && self.source_snapshot.is_some() {
+            return usage(
+                "a snapshot of several images cannot be read at once",
+                "convert each by itself, and then put the copies together",
+            );
+        }
+        if several && self.backing.is_some() {
+            return usage(
+                "images that are put together have no common backing file",
+                "leave out -B, or convert each image by itself",
+            );
+        }
+        if self.bitmaps && (several || self.target_format != "qcow2") {
+            return usage(
+                "--bitmaps copies the bitmaps of one qcow2 image into one",
+                "say -O qcow2 and a single source",
+            );
+        }
+        Ok(())
+    }
+
+    fn source<'a>(&self, executor: &images::exec::Executor, path: &'a Path) -> Result<Source<'a>> {
+        let format = tool::format_of(path, self.fmt.as_deref())?;
         let access = Access {
             unlocked: self.force_share,
             cache: Some(tool::cache(&self.source_cache)?),
             ..Access::default()
         };
         let snapshot = self.source_snapshot.as_deref();
-        let source = tool::open_as_of(&self.source, format, access, snapshot)?;
-        tool::activate(&executor, &self.source, &source)?;
-        let target_format = tool::format(&self.target_format)?;
-        let existed = self.target.exists();
-        let mut zero = !self.no_create || self.target_is_zero;
-        if !self.no_create {
-            let new = self.new_image(target_format, source.virtual_size())?;
-            zero &= new.backing.is_none();
-            create::data_file(&new, &self.target.display().to_string())?;
-            let file = create::new_file(&self.target)?;
-            images::ops::create(&file, &new).map_err(|error| tool::wrong(&self.target, &error))?;
-            zero &= file.metadata().is_ok_and(|meta| meta.is_file());
+        let image = tool::open_as_of(path, format, access, snapshot)?;
+        tool::activate(executor, path, &image)?;
+        Ok(Source { path, image })
+    }
+
+    /// The bitmaps that are to be copied.
+    fn bitmaps_of(&self, sources: &[Source<'_>]) -> Result<Vec<BitmapInfo>> {
+        let (true, Some(source)) = (self.bitmaps, sources.first()) else {
+            return Ok(Vec::new());
+        };
+        let found = images::ops::bitmap::stored(&source.image);
+        let mut found = found.map_err(|error| tool::wrong(source.path, &error))?;
+        let broken = |bitmap: &BitmapInfo| bitmap.flags.contains(&"in-use");
+        if self.skip_broken_bitmaps {
+            found.retain(|bitmap| !broken(bitmap));
         }
-        let result = self.copy(context, &executor, &source, zero);
-        if result.is_err() && !existed {
-            // Half a copy is of no use to anybody.
-            let _ = std::fs::remove_file(&self.target);
+        match found.iter().find(|bitmap| broken(bitmap)) {
+            None => Ok(found),
+            Some(bitmap) => Err(Error::new(
+                Kind::State,
+                format!(
+                    "bitmap '{}' of {} was not stored properly and cannot be copied",
+                    bitmap.name,
+                    source.path.display()
+                ),
+            )
+            .hint("--skip-broken-bitmaps leaves it out; 'vm image bitmap --remove' drops it")),
         }
-        result
     }
 
     fn new_image(&self, format: images::Format, size: u64) -> Result<CreateOptions> {
@@ -134,7 +234,8 @@ impl Convert {
         &self,
         context: &Context,
         executor: &images::exec::Executor,
-        source: &std::sync::Arc<images::Image>,
+        (sources, bitmaps): (&[Source<'_>], &[BitmapInfo]),
+        path: &Path,
         zero: bool,
     ) -> Result<()> {
         let format = tool::format(&self.target_format)?;
@@ -143,11 +244,33 @@ impl Convert {
             cache: Some(tool::cache(&self.target_cache)?),
             ..Access::default()
         };
-        let target = tool::open(&self.target, format, access)?;
+        let target = tool::open(path, format, access)?;
         target.write_blocking();
-        tool::activate(executor, &self.target, &target)?;
+        tool::activate(executor, path, &target)?;
+        let how = self.how(zero)?;
+        let progress = Progress::new(context, self.progress);
+        let total: u64 = sources.iter().map(|s| s.image.virtual_size()).sum();
+        let result = executor.block_on(async {
+            let mut at = 0;
+            for source in sources {
+                let how = ConvertOptions { at, ..how };
+                let told = |done, _| progress.set(at + done, total);
+                images::ops::convert(&source.image, &target, &how, &told).await?;
+                at += source.image.virtual_size();
+            }
+            for bitmap in bitmaps {
+                let from = sources.first().map(|source| &*source.image);
+                images::ops::bitmap::copy(&target, from, bitmap).await?;
+            }
+            Ok(())
+        });
+        progress.end();
+        tool::close_after(executor, path, &target, result)
+    }
+
+    fn how(&self, zero: bool) -> Result<ConvertOptions> {
         let defaults = ConvertOptions::default();
-        let how = ConvertOptions {
+        Ok(ConvertOptions {
             compress: self.compress,
             depth: self.parallel.map_or(defaults.depth, |n| n.clamp(1, 256)),
             threads: self.parallel.unwrap_or(0),
@@ -158,18 +281,8 @@ impl Convert {
             target_is_zero: zero,
             salvage: self.salvage,
             rate: self.rate.as_deref().map_or(Ok(0), tool::size)?,
+            offload: self.copy_range_offloading,
             ..defaults
-        };
-        let progress = Progress::new(context, self.progress);
-        let result = executor.block_on(images::ops::convert(
-            source,
-            &target,
-            &how,
-            &|done, total| {
-                progress.set(done, total);
-            },
-        ));
-        progress.end();
-        tool::close_after(executor, &self.target, &target, result)
+        })
     }
 }

@@ -6,7 +6,7 @@
 mod repair;
 mod scan;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::Qcow2;
 use crate::error::{Error, Result};
@@ -54,16 +54,25 @@ pub enum Repair {
     All,
 }
 
-/// References to each cluster of the file.
+/// References to each cluster of the file: two bytes for each of a chunk that has any.
 struct References {
-    chunks: Vec<Option<Box<[u32]>>>,
+    chunks: Vec<Option<Box<[u16]>>>,
+    /// Counts that two bytes do not hold; the chunk says [`MANY`] there.
+    many: HashMap<u64, u32>,
     clusters: u64,
 }
+
+/// The count is in the map of those that are large.
+const MANY: u16 = u16::MAX;
 
 impl References {
     fn new(clusters: u64) -> References {
         let chunks = (0..clusters.div_ceil(CHUNK as u64)).map(|_| None).collect();
-        References { chunks, clusters }
+        References {
+            chunks,
+            many: HashMap::new(),
+            clusters,
+        }
     }
 
     fn get(&self, cluster: u64) -> u64 {
@@ -71,11 +80,25 @@ impl References {
             .chunks
             .get(cluster as usize / CHUNK)
             .and_then(Option::as_ref);
-        chunk
-            .and_then(|c| c.get(cluster as usize % CHUNK))
-            .copied()
-            .unwrap_or(0)
-            .into()
+        match chunk.and_then(|c| c.get(cluster as usize % CHUNK)) {
+            Some(&MANY) => self.many.get(&cluster).copied().unwrap_or(0).into(),
+            Some(&count) => count.into(),
+            None => 0,
+        }
+    }
+
+    fn set(&mut self, cluster: u64, count: u32) {
+        let Some(chunk) = self.chunks.get_mut(cluster as usize / CHUNK) else {
+            return;
+        };
+        let chunk = chunk.get_or_insert_with(|| vec![0; CHUNK].into());
+        let small = u16::try_from(count).unwrap_or(MANY);
+        if small == MANY {
+            self.many.insert(cluster, count);
+        }
+        if let Some(place) = chunk.get_mut(cluster as usize % CHUNK) {
+            *place = small;
+        }
     }
 
     /// Adds references; false outside of the file.
@@ -83,14 +106,16 @@ impl References {
         if cluster >= self.clusters {
             return false;
         }
-        let Some(chunk) = self.chunks.get_mut(cluster as usize / CHUNK) else {
-            return false;
-        };
-        let chunk = chunk.get_or_insert_with(|| vec![0; CHUNK].into());
-        if let Some(count) = chunk.get_mut(cluster as usize % CHUNK) {
-            *count = count.saturating_add(n);
-        }
+        let count = u32::try_from(self.get(cluster)).unwrap_or(u32::MAX);
+        self.set(cluster, count.saturating_add(n));
         true
+    }
+
+    /// Takes a reference back, if there is one.
+    fn remove(&mut self, cluster: u64) {
+        if let Ok(count @ 1..) = u32::try_from(self.get(cluster)) {
+            self.set(cluster, count - 1);
+        }
     }
 }
 
@@ -170,5 +195,31 @@ impl<'a> Scan<'a> {
             reftable: Vec::new(),
             next_data: 0,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_counted_beyond_what_two_bytes_hold() {
+        let mut refs = References::new(2 * CHUNK as u64);
+        assert!(!refs.add(2 * CHUNK as u64, 1), "outside of the file");
+        let cluster = CHUNK as u64 + 3;
+        for (add, sum) in [(1, 1), (65533, 65534), (1, 65535), (70_000, 135_535)] {
+            assert!(refs.add(cluster, add));
+            assert_eq!(refs.get(cluster), sum);
+        }
+        refs.add(cluster, u32::MAX);
+        assert_eq!(refs.get(cluster), u64::from(u32::MAX));
+        refs.set(cluster, 65536);
+        for sum in [65535, 65534, 65533] {
+            refs.remove(cluster);
+            assert_eq!(refs.get(cluster), sum);
+        }
+        assert_eq!(refs.get(cluster + 1), 0);
+        refs.remove(cluster + 1);
+        assert_eq!(refs.get(cluster + 1), 0);
     }
 }

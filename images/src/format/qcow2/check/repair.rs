@@ -1,5 +1,5 @@
 //! Comparing what is counted with what is referred to, and making it right.
-use super::{CHUNK, Repair, Scan, check};
+use super::{Repair, Scan, check};
 use crate::error::{Error, Result};
 use crate::format::qcow2::entry::{COPIED, Content, Entry, OFFSET_MASK};
 use crate::format::qcow2::map::{Map, read, read_table};
@@ -288,14 +288,7 @@ impl Scan<'_> {
     fn forget(&mut self, offset: u64, len: u64) {
         let bits = self.image.geometry.cluster_bits;
         for cluster in offset >> bits..=offset.saturating_add(len - 1) >> bits {
-            let chunk = self
-                .refs
-                .chunks
-                .get_mut(cluster as usize / CHUNK)
-                .and_then(Option::as_mut);
-            if let Some(count) = chunk.and_then(|c| c.get_mut(cluster as usize % CHUNK)) {
-                *count = count.saturating_sub(1);
-            }
+            self.refs.remove(cluster);
         }
     }
 

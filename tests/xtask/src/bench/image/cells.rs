@@ -149,8 +149,10 @@ fn requests(scale: Scale, image: &str, write: bool, pattern: &str, depth: u64) -
         ("4k scattered", _) => ("4k", "1028k", 30_000),
         ("4k in order", 1) => ("4k", "4k", 8000),
         ("4k in order", _) => ("4k", "4k", 30_000),
-        ("64k scattered", _) => ("64k", "1088k", 6000),
+        ("64k scattered", _) => ("64k", "1088k", 24_000),
         (_, 1) => ("64k", "64k", 4000),
+        // Of what is there already: a shorter run tells the disk's mood.
+        _ if matches!(image, "raw" | "qcow2") => ("64k", "64k", 64_000),
         _ => ("64k", "64k", 8000),
     };
     let count = (count / scale.fewer).max(100);
