@@ -43,6 +43,8 @@ pub enum Code {
     Usage = 2,
     /// The guest crashed.
     Crashed = 3,
+    /// The program has a bug, and has met it. Rust's own number for it.
+    Panicked = 101,
 }
 
 impl Code {
@@ -53,6 +55,7 @@ impl Code {
             Self::Failed => 1,
             Self::Usage => 2,
             Self::Crashed => 3,
+            Self::Panicked => 101,
         }
     }
 
@@ -69,7 +72,6 @@ impl Code {
 /// Runs the machine whose spec is behind `spec_fd`; returns the exit code. With `after`, a pipe, not
 /// before its other end is closed.
 pub fn run(spec_fd: RawFd, after: Option<RawFd>) -> u8 {
-    sandbox::share_one_heap();
     if let Some(Err(message)) = after.map(wait_for) {
         eprintln!("vmm: {message}");
         return Code::Failed.number();

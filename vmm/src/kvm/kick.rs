@@ -41,10 +41,9 @@ impl Kick {
         let Some(target) = &*target else { return };
         // SAFETY: `Attached::drop` clears the target under this lock before the mapping goes.
         unsafe { target.immediate_exit.as_ref() }.store(1, Ordering::SeqCst);
-        // SAFETY: no memory is involved; a thread that is gone only makes the call fail.
-        let own = unsafe { libc::gettid() };
+        let own = own_thread();
         if own != target.thread {
-            // SAFETY: as above.
+            // SAFETY: no memory is involved; a thread that is gone only makes the call fail.
             unsafe {
                 libc::syscall(
                     libc::SYS_tgkill,
@@ -68,8 +67,7 @@ impl Attached {
     /// Lets `kick` reach `vcpu`, which the calling thread is going to run.
     pub fn new(mut vcpu: Vcpu, kick: Arc<Kick>) -> Self {
         let immediate_exit = vcpu.immediate_exit();
-        // SAFETY: no memory is involved.
-        let thread = unsafe { libc::gettid() };
+        let thread = own_thread();
         *kick.target.lock().unwrap_or_else(PoisonError::into_inner) = Some(Target {
             immediate_exit,
             thread,
@@ -97,6 +95,12 @@ impl Drop for Attached {
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = None;
     }
+}
+
+/// The calling thread. Not the C library's own function: Rust's library names that as one that may be
+/// missing, and a static program then has none.
+fn own_thread() -> libc::pid_t {
+    rustix::thread::gettid().as_raw_nonzero().get()
 }
 
 pub(super) fn kick_signal() -> i32 {

@@ -1,16 +1,16 @@
 //! From a spec to a machine, in the order that the parts need each other:
 //!
 //! ```text
-//! files -> KVM -> RAM -+-> VM + slots -> split irqchip -> interrupts, doorbells  -+
-//!                      |   -> chipset -> PCI root -> the spec's devices -> vCPUs  +-> vCPU threads
-//!                      +-> kernel loaded -> CPUID asked for (on a thread beside)  -+
+//! files -> KVM -+-> RAM -> VM + slots -> split irqchip -> interrupts, doorbells  -+
+//!               |   -> chipset -> PCI root -> the spec's devices -> vCPUs         +-> vCPU threads
+//!               +-> CPUID asked for and cut (on a thread beside)                 -+
 //! ```
 //!
-//! The two branches share nothing but RAM, which only the lower one writes, and each takes about as
-//! long as the other: half a millisecond with a small kernel.
+//! The kernel is loaded by whichever of the two branches is done first; each takes about half a
+//! millisecond. They share nothing else but RAM, which only the loader writes.
 //!
-//! A machine that comes from a snapshot takes the same way; its parts are given their saved state
-//! as they are made.
+//! A machine that comes from a snapshot takes the upper way alone; its parts are given their saved
+//! state as they are made.
 
 use super::inbox::Inbox;
 use super::parts::{Machine, Still};
@@ -43,7 +43,7 @@ use std::thread::ScopedJoinHandle;
 use vmm_api::cpu::Trouble;
 use vmm_api::spec::{BootSpec, DeviceKind, DeviceSpec, MachineSpec, NamedFd};
 
-/// Stack of the thread that loads the kernel.
+/// Stack of the thread that makes the CPUID and may load the kernel.
 const LOAD_STACK: usize = 256 << 10;
 
 /// Why a machine could not be built.
@@ -131,7 +131,7 @@ pub fn build(
     }
     kick::install_handler()?;
     let boot = boot_files(&spec, files)?;
-    let (memory, parts) = match restored {
+    let (given, parts) = match restored {
         Some(restored) => {
             let state = State {
                 cpuid: Some(restored.cpuid),
@@ -139,15 +139,17 @@ pub fn build(
                 clock: restored.clock,
                 sections: Some(restored.sections),
             };
-            (restored.memory, state)
+            (Some(restored.memory), state)
         }
-        None => (memory::build(&spec.memory)?, State::default()),
+        None => (None, State::default()),
     };
-    sandbox::guard(&memory, inbox.bell().as_fd()).map_err(BuildError::Signal)?;
-    let memory = Arc::new(memory);
-    let restored = parts.vcpus.is_some();
-    let software = || make_software(&spec, &system, &memory, &boot);
+    let restored = given.is_some();
+    let loader = Loader::new(&spec, &boot);
     let hardware = || {
+        let memory = given.map_or_else(|| memory::build(&spec.memory), Ok)?;
+        sandbox::guard(&memory, inbox.bell().as_fd()).map_err(BuildError::Signal)?;
+        let memory = Arc::new(memory);
+        loader.lend(&memory);
         let mut vm = system.create_vm()?;
         vm.set_memory(Arc::clone(&memory))?;
         vm.enable_split_irqchip()?;
@@ -155,13 +157,17 @@ pub fn build(
         let made = make_devices(&spec, files, &vm, &memory, &parts, inbox)?;
         let vcpus = (0..spec.cpus.count).map(|index| vm.create_vcpu(index));
         let vcpus = vcpus.collect::<Result<Vec<_>, _>>()?;
-        Ok::<_, BuildError>((vm, made, vcpus))
+        Ok::<_, BuildError>((memory, vm, made, vcpus))
     };
-    let ((vm, made, vcpus), software) = if restored {
+    let ((memory, vm, made, vcpus), software) = if restored {
         (hardware()?, None)
     } else {
-        let (hardware, software) = side_by_side(hardware, software);
-        (hardware?, Some(software?))
+        let (hardware, cpuid) = side_by_side(
+            || hardware().inspect(|_| loader.load()),
+            || make_cpuid(&spec, &system).inspect(|_| loader.load()),
+        );
+        let (hardware, cpuid) = (hardware?, cpuid?);
+        (hardware, Some((cpuid, loader.entry()?)))
     };
     let (cpuid, entry) = match (software, parts.cpuid) {
         (Some((cpuid, entry)), _) => (cpuid, Some(entry)),
@@ -196,17 +202,50 @@ pub fn build(
     })
 }
 
-/// What the guest sees before its first instruction: its processor's features, and RAM with the
-/// kernel and tables in it.
-fn make_software(
-    spec: &MachineSpec,
-    system: &System,
-    memory: &GuestMemory,
-    boot: &BootFiles,
-) -> Result<(Table, Entry), BuildError> {
-    let entry = load(spec, memory, boot, true)?;
-    let cpuid = Table::new(&cpuid::host_cpu(system)?, &spec.cpus)?;
-    Ok((cpuid, entry))
+/// What the guest's processors show. KVM takes a third of a millisecond to say what it offers.
+fn make_cpuid(spec: &MachineSpec, system: &System) -> Result<Table, BuildError> {
+    Ok(Table::new(&cpuid::host_cpu(system)?, &spec.cpus)?)
+}
+
+/// Puts the kernel and the tables into RAM once there is some, on whichever thread comes first.
+struct Loader<'a> {
+    spec: &'a MachineSpec,
+    files: &'a BootFiles,
+    memory: OnceLock<Arc<GuestMemory>>,
+    entry: OnceLock<Result<Entry, BootError>>,
+}
+
+impl<'a> Loader<'a> {
+    fn new(spec: &'a MachineSpec, files: &'a BootFiles) -> Self {
+        Self {
+            spec,
+            files,
+            memory: OnceLock::new(),
+            entry: OnceLock::new(),
+        }
+    }
+
+    /// There is RAM, all zero.
+    fn lend(&self, memory: &Arc<GuestMemory>) {
+        // A machine has its RAM once.
+        let _first = self.memory.set(Arc::clone(memory));
+    }
+
+    /// Loads, or waits for the other thread that does. Without RAM it is left to the other thread.
+    fn load(&self) {
+        if let Some(memory) = self.memory.get() {
+            self.entry
+                .get_or_init(|| load(self.spec, memory, self.files, true));
+        }
+    }
+
+    /// Where the boot vCPU starts.
+    fn entry(self) -> Result<Entry, BuildError> {
+        match self.entry.into_inner() {
+            Some(entry) => Ok(entry?),
+            None => Err(BuildError::Spec("nobody loaded the kernel".into())),
+        }
+    }
 }
 
 /// Does both at the same time, or one after the other where there is no thread for the second.

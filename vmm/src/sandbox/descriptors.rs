@@ -10,6 +10,19 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 /// Standard input, output and error belong to the process, not to the spec.
 const FIRST_PASSED: RawFd = 3;
 
+/// Opens what is closed of the standard streams, as nothing. The next file would get the number
+/// otherwise, and messages would be written into it.
+pub(super) fn hold_standard_streams() {
+    for number in 0..FIRST_PASSED {
+        // SAFETY: asks for flags only; a number that is not open makes the call fail.
+        if unsafe { libc::fcntl(number, libc::F_GETFD) } >= 0 {
+            continue;
+        }
+        // SAFETY: a path that ends with a zero. The lowest free number is this one, and it stays open.
+        unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) };
+    }
+}
+
 /// A number that cannot be taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AdoptError {

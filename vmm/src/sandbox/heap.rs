@@ -4,7 +4,7 @@
 //! that thread uses. The threads of this process allocate little and seldom at the same time.
 
 /// Makes all threads share the main heap. Must come before the first thread.
-pub fn share_one_heap() {
+pub(super) fn share_one_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: sets a parameter of the allocator; memory that is allocated already stays as it is.
     unsafe {

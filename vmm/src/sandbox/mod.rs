@@ -11,5 +11,12 @@ mod signals;
 
 pub use descriptors::{AdoptError, adopt, take_one};
 pub use fault::{guard, lost_memory, set_last_words};
-pub use heap::share_one_heap;
 pub use signals::{Termination, prepare_signals};
+
+/// What comes before everything else: no standard stream is closed, one heap serves all threads, and a
+/// reader that goes away does not end the process. Before the first thread.
+pub fn prepare_process() {
+    descriptors::hold_standard_streams();
+    signals::ignore_broken_pipes();
+    heap::share_one_heap();
+}

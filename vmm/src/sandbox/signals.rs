@@ -31,7 +31,13 @@ impl AsFd for Termination {
     }
 }
 
-/// Sets the process's signals up. Rust's runtime ignores SIGPIPE already.
+/// Makes writing to a pipe or socket that nobody reads an error instead of the end.
+pub(super) fn ignore_broken_pipes() {
+    // SAFETY: ignoring a signal runs no code of ours. It cannot fail for this signal.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
+/// Sets the process's signals up.
 ///
 /// # Errors
 /// What the host says.

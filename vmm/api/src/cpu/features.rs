@@ -78,6 +78,11 @@ impl Feature {
 /// What stands for a bit without a name.
 const NO_NAME: &str = "-";
 
+/// Whether this stands for a bit without a name. No name is as short.
+pub(super) const fn is_no_name(name: &str) -> bool {
+    name.len() == NO_NAME.len() && name.as_bytes()[0] == NO_NAME.as_bytes()[0]
+}
+
 const fn word(leaf: u32, subleaf: u32, register: Register, names: &'static [&'static str]) -> Word {
     Word {
         leaf,

@@ -1,6 +1,6 @@
 //! A set of named features.
 
-use super::features::{COUNT, FIXED, Feature, PARAVIRTUAL, Register, WORDS};
+use super::features::{COUNT, FIXED, Feature, PARAVIRTUAL, Register, WORDS, is_no_name};
 use std::fmt;
 
 /// A set of features; bits without a name are never in it.
@@ -26,33 +26,49 @@ impl Set {
         for (own, word) in set.0.iter_mut().zip(WORDS) {
             *own = value(word.leaf, word.subleaf, word.register);
         }
-        set.intersection(&Self::everything())
+        set.intersection(&Self::EVERYTHING)
     }
 
-    fn everything() -> Self {
-        let mut set = Self::default();
-        for feature in Feature::all() {
-            set.insert(feature);
+    /// Every bit that has a name. A machine's start asks for it again and again, so it is made when
+    /// this is compiled.
+    const EVERYTHING: Self = {
+        let mut set = [0; COUNT];
+        let mut word = 0;
+        while word < COUNT {
+            let names = WORDS[word].names;
+            let mut bit = 0;
+            while bit < names.len() {
+                if !is_no_name(names[bit]) {
+                    set[word] |= 1 << bit;
+                }
+                bit += 1;
+            }
+            word += 1;
         }
-        set
+        Self(set)
+    };
+
+    /// Every feature that has a name.
+    pub fn every() -> Self {
+        Self::EVERYTHING
     }
 
     /// Every feature of the processor: without the hypervisor's own.
     pub fn processor() -> Self {
-        let mut set = Self::everything();
+        let mut set = Self::EVERYTHING;
         set.0[PARAVIRTUAL] = 0;
         set
     }
 
     /// The hypervisor's own features.
     pub fn paravirtual() -> Self {
-        Self::everything().minus(&Self::processor())
+        Self::EVERYTHING.minus(&Self::processor())
     }
 
     /// Features that KVM gives as the host has them.
     pub(super) fn fixed() -> Self {
         let mut set = Self::default();
-        set.0[FIXED] = Self::everything().0[FIXED];
+        set.0[FIXED] = Self::EVERYTHING.0[FIXED];
         set
     }
 

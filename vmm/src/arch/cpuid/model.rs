@@ -30,7 +30,7 @@ pub(super) fn show(leaf: &mut Leaf, chosen: &Chosen, offered: &Set) {
         let value = leaf.register(word.register);
         let cut = if keeps_the_rest(word.leaf, word.register) || !chosen.exact {
             // Bits without a name stay as KVM gives them.
-            let named = named(&every_name()).unwrap_or(0);
+            let named = named(&Set::every()).unwrap_or(0);
             value & !named | shown
         } else {
             shown
@@ -45,10 +45,6 @@ pub(super) fn show(leaf: &mut Leaf, chosen: &Chosen, offered: &Set) {
         leaf.edx &= !hidden;
     }
     hide_leaves(leaf, chosen);
-}
-
-fn every_name() -> Set {
-    Set::processor().union(&Set::paravirtual())
 }
 
 /// Words with bits of KVM's own, and with AMD's aliases, which follow leaf 1.
@@ -81,20 +77,21 @@ pub(super) fn cut_states(leaves: &mut [Leaf], chosen: &Chosen) {
         .iter()
         .filter(|(_, feature)| !chosen.set.has(feature))
         .fold(0u32, |mask, (bit, _)| mask | 1 << bit);
+    let xsaves = chosen.set.has("xsaves");
     // AMX has two components; the second goes with the first.
     let hidden = hidden | (hidden & 1 << 17) << 1;
     for leaf in leaves.iter_mut().filter(|leaf| leaf.leaf == 0xd) {
         match leaf.subleaf {
             0 => leaf.eax &= !hidden,
             1 => {
-                if !chosen.set.has("xsaves") {
+                if !xsaves {
                     (leaf.ecx, leaf.edx) = (0, 0);
                 }
             }
             bit => {
                 let gone = bit < 32 && hidden >> bit & 1 != 0;
                 // ECX bit 0: the component is managed through IA32_XSS.
-                if gone || leaf.ecx & 1 != 0 && !chosen.set.has("xsaves") {
+                if gone || leaf.ecx & 1 != 0 && !xsaves {
                     (leaf.eax, leaf.ebx, leaf.ecx, leaf.edx) = (0, 0, 0, 0);
                 }
             }
