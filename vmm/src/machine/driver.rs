@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 use vmm_api::control::{ControlError, ErrorKind, Event, Reply, Request, Status};
 use vmm_api::end::EndReason;
 
+/// After this long a machine runs, and what its start took is no longer needed.
+const STARTED: Duration = Duration::from_secs(1);
 /// Stack of the thread that a step runs on.
 const STACK: usize = 512 << 10;
 
@@ -30,6 +32,8 @@ pub struct Driver {
     outbox: Outbox,
     started: Instant,
     deadline: Option<Instant>,
+    /// When the start is let go of; `None` afterwards.
+    settles: Option<Instant>,
     abort: Arc<AtomicBool>,
 }
 
@@ -37,13 +41,15 @@ impl Driver {
     /// Drives `machine`, which runs, or stands still if `paused`.
     pub fn new(machine: Arc<Machine>, inbox: Inbox, outbox: Outbox, paused: bool) -> Self {
         let decider = Decider::new(machine.spec().end_actions, paused);
+        let started = Instant::now();
         Self {
             machine,
             decider,
             inbox,
             outbox,
-            started: Instant::now(),
+            started,
             deadline: None,
+            settles: Some(started + STARTED),
             abort: Arc::default(),
         }
     }
@@ -66,6 +72,10 @@ impl Driver {
                 && let Some(end) = self.ask(Ask::Terminate)
             {
                 return end;
+            }
+            if self.settles.is_some_and(|at| Instant::now() >= at) {
+                self.settles = None;
+                sandbox::let_go_of_program();
             }
             if self.deadline.is_some_and(|at| Instant::now() >= at) {
                 self.deadline = None;
@@ -98,7 +108,8 @@ impl Driver {
     }
 
     fn wait(&self, termination: &Termination) {
-        let timeout = self.deadline.map(|at| {
+        let next = [self.deadline, self.settles].into_iter().flatten().min();
+        let timeout = next.map(|at| {
             let left = at.saturating_duration_since(Instant::now());
             Timespec::try_from(left).unwrap_or_default()
         });

@@ -7,10 +7,12 @@
 mod descriptors;
 mod fault;
 mod heap;
+mod program;
 mod signals;
 
 pub use descriptors::{AdoptError, adopt, take_one};
 pub use fault::{guard, lost_memory, set_last_words};
+pub use program::let_go_of_program;
 pub use signals::{Termination, prepare_signals};
 
 /// What comes before everything else: no standard stream is closed, one heap serves all threads, and a

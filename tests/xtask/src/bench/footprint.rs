@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
+use std::thread::sleep;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -13,6 +15,8 @@ use super::stats::{Samples, table};
 
 /// Guests in the crowd.
 const CROWD: usize = 10;
+/// After this long a guest is idle, and not just started.
+const SETTLED: Duration = Duration::from_secs(2);
 
 pub fn run(common: &Common) -> Result<()> {
     let mut vmms = peers::all(common, peers::microvm(common)?)?;
@@ -82,6 +86,7 @@ impl Crowd {
 
     /// Memory of the newest guest's process.
     fn usage(&self, guest: &Guest) -> Result<Usage> {
+        sleep(SETTLED);
         let newest = self.0.last().context("no guest")?;
         let path = format!("/proc/{}/smaps", newest.child.id());
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
