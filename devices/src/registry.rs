@@ -3,6 +3,7 @@
 //! The same [`create`] serves boot, hot-plug, restore and migration. Adding a model is one folder
 //! and one line here.
 
+use crate::backend::display::Display;
 use crate::bus::{Bus, BusError};
 use crate::device::Device;
 use crate::files::{Files, MissingFd};
@@ -14,7 +15,7 @@ use crate::memory::GuestMemoryHandle;
 use crate::pci::{PciRoot, root_port};
 use crate::state::{Origin, StateError};
 use crate::virtio::iothreads::Iothreads;
-use crate::virtio::{block, console, net, rng};
+use crate::virtio::{block, console, gpu, input, net, rng};
 use std::io;
 use std::sync::Arc;
 use vmm_api::spec::{DeviceKind, DeviceSpec, PciAddress};
@@ -38,6 +39,8 @@ pub struct Context {
     pub requests: Arc<dyn MachineRequests>,
     /// Threads that disks share.
     pub iothreads: Arc<Iothreads>,
+    /// Where the picture goes, and keys come from.
+    pub display: Arc<Display>,
     /// Descriptors from the manager.
     pub files: Arc<Files>,
     /// The root complex, made once per machine by [`PciRoot::create`].
@@ -116,6 +119,10 @@ pub fn create(
             console::create(id, pci_address(spec)?, part, context, origin)
         }
         DeviceKind::VirtioNet(part) => net::create(id, pci_address(spec)?, part, context, origin),
+        DeviceKind::VirtioGpu(part) => gpu::create(id, pci_address(spec)?, part, context, origin),
+        DeviceKind::VirtioInput(part) => {
+            input::create(id, pci_address(spec)?, part, context, origin)
+        }
         DeviceKind::VirtioRng(part) => rng::create(id, pci_address(spec)?, part, context, origin),
     }
 }

@@ -220,6 +220,7 @@ impl FakeMachine {
             doorbells: Arc::<FakeDoorbells>::clone(&doorbells),
             requests: requests.clone(),
             iothreads: Arc::default(),
+            display: Arc::default(),
             files: Arc::new(Files::default()),
             pci: PciRoot::create(parts, pci)?,
         };

@@ -9,6 +9,7 @@
 //! are flushed and given up: its presence is what allows a restart.
 
 use crate::control::{Outbox, Server};
+use crate::display::vnc;
 use crate::kvm::System;
 use crate::logging;
 use crate::machine::build::Restored;
@@ -22,6 +23,7 @@ use devices::backend::char::{LogFiles, RotatingLog};
 use devices::files::Files;
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -214,6 +216,7 @@ fn live(spec: MachineSpec, files: &Arc<Files>, host: &mut Host) -> Result<End, S
     let restored = restored(&spec, files)?;
     let machine =
         machine::build(spec, files, system, restored, &inbox).map_err(|error| error.to_string())?;
+    let _vnc = serve_vnc(&machine, files)?;
     machine.activate()?;
     start(&machine, paused)?;
     if let Some(listener) = host.control.take() {
@@ -221,6 +224,18 @@ fn live(spec: MachineSpec, files: &Arc<Files>, host: &mut Host) -> Result<End, S
         host.server = Some(server.map_err(|error| format!("the control socket: {error}"))?);
     }
     Ok(drive(machine, inbox, outbox, paused, &termination))
+}
+
+/// The VNC server, where the spec has one. It is left to the kernel at the end, as the machine is.
+fn serve_vnc(
+    machine: &Machine,
+    files: &Files,
+) -> Result<Option<ManuallyDrop<vnc::Server>>, String> {
+    let spec = machine.spec();
+    let start = |vnc| vnc::Server::start(vnc, &spec.name, files, machine.display());
+    let server = spec.host.vnc.as_ref().map(start).transpose();
+    let server = server.map_err(|error| error.to_string())?;
+    Ok(server.map(ManuallyDrop::new))
 }
 
 /// What the machine is built from, when it does not start fresh.

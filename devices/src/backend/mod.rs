@@ -4,5 +4,6 @@
 //! one. It must never make a vCPU wait.
 
 pub mod char;
+pub mod display;
 pub mod eventfd;
 pub mod tap;

@@ -14,7 +14,7 @@ const SIZE: u16 = 16;
 /// table.
 const RINGS: u64 = 0x1_0000;
 const STRIDE: u64 = 0x4000;
-const DATA: u64 = 0x8_0000;
+pub(super) const DATA: u64 = 0x8_0000;
 /// Structures in the BAR, as the transport lays them out.
 const NOTIFY: u64 = 0x3000;
 const TABLE: u64 = 0x4000;

@@ -2,6 +2,7 @@
 
 use super::attacker::{Attacker, RAM};
 use super::script::Script;
+use crate::backend::display::Pointer;
 use crate::device::Device;
 use crate::registry::{self, CreateError};
 use crate::state::{Origin, Saved, Section, StateError};
@@ -14,7 +15,10 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::sync::{Arc, Mutex, PoisonError};
-use vmm_api::spec::{DeviceKind, DeviceSpec, Fd, PciAddress, RngSpec};
+use vm_memory::{Bytes, GuestAddress, GuestAddressSpace};
+use vmm_api::spec::{
+    DeviceKind, DeviceSpec, Fd, GpuSpec, InputModel, InputSpec, PciAddress, RngSpec,
+};
 
 pub(super) const ADDRESS: PciAddress = PciAddress {
     bus: 0,
@@ -261,5 +265,89 @@ pub fn rng(bytes: &[u8]) {
         // A full pipe takes no more.
         let _ = theirs.write(&[0; 256]);
         let _ = theirs.read(&mut [0; 1]);
+    });
+}
+
+/// A graphics card with a viewer, and what it saves taken up by another one.
+pub fn gpu(bytes: &[u8]) {
+    let mut script = Script::new(bytes);
+    let machine = FakeMachine::new(RAM);
+    let spec = DeviceSpec {
+        id: "video0".into(),
+        address: Some(ADDRESS),
+        kind: DeviceKind::VirtioGpu(GpuSpec {
+            memory: 1 << 20,
+            ..GpuSpec::default()
+        }),
+    };
+    let device = registry::create(&spec, &machine.context, Origin::Fresh).expect("a card");
+    let display = Arc::clone(&machine.context.display);
+    let viewer = display.look();
+    let seeds = Commands::new(&mut script);
+    attack(&machine, &device, 2, &mut script, || {
+        seeds.write(&machine);
+        let news = viewer.take().unwrap_or_default();
+        let (width, height) = display.size();
+        for rect in news.rects {
+            assert!(rect.is_within(width, height) || news.size.is_none());
+            display.copy(rect);
+        }
+        display.wish(width / 2, height * 2);
+    });
+    let Ok(Saved::Sections(sections)) = device.save() else {
+        panic!("a card has state");
+    };
+    let other = FakeMachine::with_memory(machine.memory.clone(), Origin::Fresh);
+    let restored = registry::create(&spec, &other.context, Origin::Restored(&sections));
+    let again = restored.expect("its own state").save().expect("plain data");
+    assert_eq!(again, Saved::Sections(sections));
+}
+
+/// Graphics commands with numbers from the script, written where the attacker's buffers are.
+struct Commands(Vec<u8>);
+
+impl Commands {
+    fn new(script: &mut Script<'_>) -> Self {
+        let mut bytes = Vec::new();
+        for _ in 0..16 {
+            let kind = script.pick(&[0x100_u32, 0x101, 0x102, 0x103, 0x104, 0x105, 0x106, 0x107]);
+            for number in [kind, 1, 7, 0, 0, 0] {
+                bytes.extend(number.to_le_bytes());
+            }
+            for _ in 0..10 {
+                let number = script.pick(&[0_u32, 1, 1, 2, 8, 64, 0x1000, 0x8_0000, u32::MAX]);
+                bytes.extend(number.to_le_bytes());
+            }
+        }
+        Self(bytes)
+    }
+
+    fn write(&self, machine: &FakeMachine) {
+        machine
+            .memory
+            .memory()
+            .write_slice(&self.0, GuestAddress(super::attacker::DATA))
+            .expect("RAM");
+    }
+}
+
+/// A tablet, and somebody who points.
+pub fn input(bytes: &[u8]) {
+    let mut script = Script::new(bytes);
+    let machine = FakeMachine::new(RAM);
+    let model = script.pick(&[InputModel::Keyboard, InputModel::Tablet, InputModel::Mouse]);
+    let spec = DeviceSpec {
+        id: "input0".into(),
+        address: Some(ADDRESS),
+        kind: DeviceKind::VirtioInput(InputSpec { model }),
+    };
+    let device = registry::create(&spec, &machine.context, Origin::Fresh).expect("a device");
+    let display = Arc::clone(&machine.context.display);
+    let mut at = Pointer::default();
+    attack(&machine, &device, 2, &mut script, || {
+        at.x = at.x.wrapping_mul(7).wrapping_add(1);
+        at.buttons = at.buttons.wrapping_add(1);
+        display.pointer(at);
+        display.key(u16::from(at.buttons), at.x % 2 == 0);
     });
 }

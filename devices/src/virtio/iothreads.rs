@@ -1,4 +1,4 @@
-//! Threads that several disks share, by number: libvirt's iothreads.
+//! Threads that several disks share, by number: libvirt's iothreads; and the one of input devices.
 //!
 //! A thread is started when the first queue of a disk that names it is turned on, and ends with the
 //! last of its disks. A disk that drives its file by another engine than the thread's first one gets
@@ -12,6 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 /// The iothreads of one machine.
 #[derive(Debug, Default)]
 pub struct Iothreads(Mutex<Vec<(u32, Engine, Weak<Worker>)>>);
+
+/// The number of the thread of the input devices; those of a definition are lower.
+const INPUT: u32 = u32::MAX;
 
 impl Iothreads {
     /// The thread with this number, started if there is none.
@@ -28,9 +31,21 @@ impl Iothreads {
         if let Some(worker) = found {
             return Ok(worker);
         }
-        let worker = Arc::new(Worker::start(&format!("iothread{id}"), engine)?);
+        let name = match id {
+            INPUT => "input".into(),
+            id => format!("iothread{id}"),
+        };
+        let worker = Arc::new(Worker::start(&name, engine)?);
         threads.push((id, engine, Arc::downgrade(&worker)));
         Ok(worker)
+    }
+
+    /// The thread that all input devices share.
+    ///
+    /// # Errors
+    /// As [`Worker::start`].
+    pub fn input(&self, engine: Engine) -> io::Result<Arc<Worker>> {
+        self.get(INPUT, engine)
     }
 }
 

@@ -4,7 +4,7 @@
 //! transport/pci   registers: feature negotiation, queue addresses, doorbells, interrupts
 //!   | start(queues)            ^ signal, broken, drained
 //!   v                          |
-//! device.rs       what a model offers (block, console, net, rng): a dozen calls at most
+//! device.rs       what a model offers (block, console, gpu, input, net, rng): a dozen calls at most
 //!   | tasks
 //!   v
 //! worker.rs       one thread, one executor, a set of queues
@@ -27,7 +27,9 @@ pub mod block;
 pub mod chain;
 pub mod console;
 pub mod device;
+pub mod gpu;
 mod histogram;
+pub mod input;
 pub mod iothreads;
 pub mod net;
 pub mod queue;

@@ -46,6 +46,8 @@ pub trait QueueOwner: Send + Sync {
     fn broken(&self, queue: u16, reason: &QueueError);
     /// The last request in flight of a stopped queue has ended.
     fn drained(&self);
+    /// The configuration space of the queue's device has changed.
+    fn config_changed(&self) {}
 }
 
 /// A ring that cannot be used.
@@ -237,6 +239,12 @@ impl Virtqueue {
     pub fn kick(&self) {
         // A full counter means that it rings already.
         let _ = self.kick.write(1);
+    }
+
+    /// Tells the driver that the device's configuration space has changed. The caller holds no lock
+    /// that the device needs to start or to be reset.
+    pub fn config_changed(&self) {
+        self.owner.config_changed();
     }
 
     /// Waits for the doorbell; false when the queue was stopped and its worker shall forget it.

@@ -81,6 +81,20 @@ pub const TARGETS: &[Target] = &[
         150,
     ),
     target(
+        "gpu",
+        "a graphics card with its worker",
+        devices::fuzz::gpu,
+        seeds::scripts,
+        150,
+    ),
+    target(
+        "input",
+        "an input device, its worker and its user",
+        devices::fuzz::input,
+        seeds::scripts,
+        150,
+    ),
+    target(
         "pci",
         "configuration space, bridges, BARs",
         devices::fuzz::pci,
@@ -115,6 +129,7 @@ pub const TARGETS: &[Target] = &[
         seeds::control,
         400,
     ),
+    target("vnc", "a VNC client", vmm::fuzz::vnc, seeds::vnc, 400),
     target(
         "messages",
         "messages of the control protocol, end records",

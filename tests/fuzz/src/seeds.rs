@@ -22,6 +22,26 @@ pub(crate) fn console() -> Vec<Vec<u8>> {
     lines.map(Into::into).into()
 }
 
+/// A client that has come in and says one of everything.
+pub(crate) fn vnc() -> Vec<Vec<u8>> {
+    let enter = b"RFB 003.008\n\x01\x01";
+    let encodings = [2, 0, 0, 2, 0, 0, 0, 16, 0xff, 0xff, 0xfe, 0xcc];
+    let request = [3, 0, 0, 0, 0, 0, 1, 0, 1, 0];
+    let rest = [
+        &[4, 1, 0, 0, 0, 0, 0, b'a'][..],
+        &[5, 1, 0, 9, 0, 9],
+        &[6, 0, 0, 0, 0, 0, 0, 2, b'h', b'i'],
+        &[255, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 30],
+        &request,
+    ];
+    vec![
+        [&enter[..], &encodings, &request, &rest.concat()].concat(),
+        [&enter[..], &request, &request].concat(),
+        b"RFB 003.003\n\x01".to_vec(),
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+    ]
+}
+
 pub(crate) fn messages() -> Vec<Vec<u8>> {
     [
         r#"{"min":1,"max":1,"build":"0.1.0","capabilities":["save"]}"#,

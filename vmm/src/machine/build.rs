@@ -24,6 +24,7 @@ use crate::kvm::{KvmError, System, Vcpu, Vm, kick};
 use crate::memory::{self, MemoryError, layout};
 use crate::sandbox;
 use crate::vcpu::{Board, Chips, Mailbox, VcpuThread};
+use devices::backend::display::Display;
 use devices::bus::Bus;
 use devices::device::Device;
 use devices::files::{Files, MissingFd};
@@ -191,6 +192,7 @@ pub fn build(
         memory,
         cpuid,
         chipset: made.chipset,
+        display: made.display,
         devices: made.devices,
         vcpus,
         boot,
@@ -275,6 +277,7 @@ struct State {
 
 struct Made {
     board: Arc<Board>,
+    display: Arc<Display>,
     external: Arc<BootInterrupt>,
     interrupts: Arc<Interrupts>,
     chipset: Arc<Chipset>,
@@ -315,6 +318,7 @@ fn make_devices(
         requests: Arc::clone(&requests),
     };
     let pci = PciRoot::create(root_parts, origin(devices::pci::ID).get())?;
+    let display = Arc::new(Display::default());
     let context = Context {
         memory: GuestMemoryHandle::from(Arc::clone(memory)),
         pio: pio.clone(),
@@ -324,6 +328,7 @@ fn make_devices(
         doorbells: Arc::new(KvmDoorbells::new(Arc::clone(vm))),
         requests: Arc::clone(&requests),
         iothreads: Arc::default(),
+        display: Arc::clone(&display),
         files: Arc::clone(files),
         pci: Arc::clone(&pci),
     };
@@ -342,6 +347,7 @@ fn make_devices(
     });
     Ok(Made {
         board,
+        display,
         external,
         interrupts,
         chipset,

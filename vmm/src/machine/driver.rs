@@ -7,6 +7,7 @@
 use super::Machine;
 use super::decider::{Ask, Decider, Effect, End, Step};
 use super::inbox::{Inbox, Note};
+use super::screen;
 use crate::control::{Outbox, Ticket};
 use crate::sandbox::{self, Termination};
 use crate::{dump, snapshot};
@@ -145,6 +146,14 @@ impl Driver {
             (Some(kind), _) => self.ask(Ask::Client(kind, ticket)),
             (None, Request::Query) => {
                 ticket.answer(Ok(Reply::Status(Box::new(self.status()))));
+                None
+            }
+            (None, Request::Screenshot) => {
+                screen::take_picture(self.machine.display(), ticket);
+                None
+            }
+            (None, Request::SendKeys { codes, hold_ms }) => {
+                screen::press(self.machine.display(), ticket, codes, hold_ms);
                 None
             }
             (None, Request::Stats { device }) => {

@@ -12,6 +12,7 @@ pub mod decider;
 pub mod driver;
 pub mod inbox;
 mod parts;
+mod screen;
 
 pub use build::{BuildError, build};
 pub use parts::Machine;

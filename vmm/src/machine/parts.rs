@@ -10,6 +10,7 @@ use crate::arch::state::VcpuState;
 use crate::kvm::interrupts::Interrupts;
 use crate::kvm::{System, Vm, state_msrs};
 use crate::vcpu::VcpuThread;
+use devices::backend::display::Display;
 use devices::device::Device;
 use devices::legacy::Chipset;
 use devices::memory::GuestMemory;
@@ -25,6 +26,7 @@ pub struct Machine {
     pub(super) memory: Arc<GuestMemory>,
     pub(super) cpuid: Table,
     pub(super) chipset: Arc<Chipset>,
+    pub(super) display: Arc<Display>,
     /// The chipset's devices, the root complex, then the spec's, in its order.
     pub(super) devices: Vec<Arc<dyn Device>>,
     pub(super) vcpus: Vec<VcpuThread>,
@@ -51,6 +53,11 @@ impl Machine {
     /// Its devices.
     pub fn devices(&self) -> &[Arc<dyn Device>] {
         &self.devices
+    }
+
+    /// Its display.
+    pub fn display(&self) -> &Arc<Display> {
+        &self.display
     }
 
     /// Whether it stands still: it was paused, or came from a snapshot and did not run yet.

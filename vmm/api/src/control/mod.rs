@@ -98,6 +98,17 @@ pub enum Request {
     MigrateOut,
     /// Stop the running job.
     AbortJob,
+    /// Write the picture that the guest shows, as a binary PPM, into the file that comes as
+    /// descriptor 0; answered when it is written.
+    Screenshot,
+    /// Press keys of the guest's keyboard together, hold them and let them go; answered when they
+    /// are up again.
+    SendKeys {
+        /// Codes of Linux's input layer, 1 to 255, at most 16.
+        codes: Vec<u16>,
+        /// How long they are held, in milliseconds, a minute at most.
+        hold_ms: u32,
+    },
     /// Counters of one device, or of all.
     Stats {
         /// The device's alias.
@@ -110,7 +121,11 @@ impl Request {
     /// The row of the state table, or `None` for requests that no state refuses.
     pub fn kind(&self) -> Option<RequestKind> {
         match self {
-            Self::Query | Self::Events | Self::Stats { .. } => None,
+            Self::Query
+            | Self::Events
+            | Self::Screenshot
+            | Self::SendKeys { .. }
+            | Self::Stats { .. } => None,
             Self::Pause => Some(RequestKind::Pause),
             Self::Resume => Some(RequestKind::Resume),
             Self::Powerdown => Some(RequestKind::Powerdown),

@@ -4,8 +4,9 @@
 //! crosses a process boundary. This must never touch the host.
 
 use super::{
-    BlkSpec, BootSpec, ConsoleSpec, CpuModel, DeviceKind, DeviceSpec, MACHINE_NEWEST, MAX_APIC_ID,
-    MAX_CONSOLE_PORTS, MAX_VCPUS, MachineSpec, NetSpec, PciAddress,
+    BlkSpec, BootSpec, ConsoleSpec, CpuModel, DeviceKind, DeviceSpec, GpuSpec, MACHINE_NEWEST,
+    MAX_APIC_ID, MAX_CONSOLE_PORTS, MAX_RESOLUTION, MAX_VCPUS, MAX_VIDEO_MEMORY, MIN_RESOLUTION,
+    MachineSpec, NetSpec, PciAddress,
 };
 use crate::cpu;
 use std::collections::{BTreeMap, BTreeSet};
@@ -235,7 +236,33 @@ fn check_kind(device: &DeviceSpec, path: &str, ports: &mut BTreeSet<u8>, problem
                 problems.add(path, "a rate of 0 would never give entropy");
             }
         }
-        DeviceKind::DebugExit(_) | DeviceKind::PvPanic(_) | DeviceKind::PcieRootPort(_) => {}
+        DeviceKind::VirtioGpu(gpu) => check_gpu(gpu, path, problems),
+        DeviceKind::DebugExit(_)
+        | DeviceKind::PvPanic(_)
+        | DeviceKind::PcieRootPort(_)
+        | DeviceKind::VirtioInput(_) => {}
+    }
+}
+
+fn check_gpu(gpu: &GpuSpec, path: &str, problems: &mut Problems) {
+    let sides = MIN_RESOLUTION..=MAX_RESOLUTION;
+    if !sides.contains(&gpu.width) || !sides.contains(&gpu.height) {
+        let (width, height) = (gpu.width, gpu.height);
+        problems.add(
+            path,
+            format!(
+                "a picture of {width}x{height}; {MIN_RESOLUTION} to {MAX_RESOLUTION} pixels can be had"
+            ),
+        );
+    }
+    if !(1 << 20..=MAX_VIDEO_MEMORY).contains(&gpu.memory) {
+        problems.add(
+            path,
+            format!(
+                "{} bytes for pictures; 1 MiB to {MAX_VIDEO_MEMORY} can be had",
+                gpu.memory
+            ),
+        );
     }
 }
 

@@ -1,7 +1,7 @@
 //! Devices of the spec. One variant of [`DeviceKind`] per device model; its fields are the whole
 //! configuration of that device, so there is no second set of configuration types below it.
 
-use super::{ConsoleSpec, Fd, LogSpec, MacAddress, PciAddress};
+use super::{ConsoleSpec, Fd, GpuSpec, InputSpec, LogSpec, MacAddress, PciAddress};
 use serde::{Deserialize, Serialize};
 
 /// One device.
@@ -38,6 +38,10 @@ pub enum DeviceKind {
     VirtioNet(NetSpec),
     /// A virtio console device with its ports (virtio 1.3 §5.3).
     VirtioConsole(ConsoleSpec),
+    /// A virtio graphics card (virtio 1.3 §5.7).
+    VirtioGpu(GpuSpec),
+    /// A virtio keyboard, tablet or mouse (virtio 1.3 §5.8).
+    VirtioInput(InputSpec),
 }
 
 /// A serial port. All of its outputs are optional and none may ever stall a vCPU.

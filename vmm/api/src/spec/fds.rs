@@ -5,7 +5,7 @@
 
 use super::{
     BlkSpec, BootSpec, ConsoleSpec, DeviceKind, DeviceSpec, Fd, HostSpec, ImageSpec, LogSpec,
-    MachineSpec, NetSpec, Origin, PortSpec, PortStream, RngSpec, SerialSpec,
+    MachineSpec, NetSpec, Origin, PortSpec, PortStream, RngSpec, SerialSpec, VncSpec,
 };
 
 pub(super) fn all(spec: &MachineSpec) -> Vec<Fd> {
@@ -31,11 +31,21 @@ fn host(spec: &HostSpec, fds: &mut Vec<Fd>) {
         run_lock,
         end_reason,
         log: own_log,
+        vnc,
         start_paused: _,
         powerdown_seconds: _,
     } = spec;
     fds.extend([kvm, control, run_lock, end_reason].into_iter().flatten());
     log(own_log.as_ref(), fds);
+    if let Some(VncSpec {
+        listeners,
+        password: _,
+        password_until: _,
+        share: _,
+    }) = vnc
+    {
+        fds.extend(listeners);
+    }
 }
 
 fn log(spec: Option<&LogSpec>, fds: &mut Vec<Fd>) {
@@ -61,7 +71,11 @@ fn device(spec: &DeviceSpec, fds: &mut Vec<Fd>) {
             max_ports: _,
             ports,
         }) => ports.iter().for_each(|port| self::port(port, fds)),
-        DeviceKind::DebugExit(_) | DeviceKind::PvPanic(_) | DeviceKind::PcieRootPort(_) => {}
+        DeviceKind::DebugExit(_)
+        | DeviceKind::PvPanic(_)
+        | DeviceKind::PcieRootPort(_)
+        | DeviceKind::VirtioGpu(_)
+        | DeviceKind::VirtioInput(_) => {}
     }
 }
 

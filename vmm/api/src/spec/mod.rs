@@ -8,6 +8,7 @@ mod check;
 mod console;
 mod cpu;
 mod device;
+mod display;
 mod fds;
 mod mac;
 mod memory;
@@ -20,6 +21,10 @@ pub use device::{
     BlkSpec, CacheMode, DebugExitSpec, DetectZeroes, DeviceKind, DeviceSpec, DiscardMode,
     ErrorPolicy, ImageFormat, ImageSpec, IoEngine, NetSpec, PvPanicSpec, RngSpec, RootPortSpec,
     SerialSpec,
+};
+pub use display::{
+    GpuSpec, InputModel, InputSpec, MAX_RESOLUTION, MAX_VIDEO_MEMORY, MIN_RESOLUTION, SharePolicy,
+    VncSpec,
 };
 pub use mac::{MacAddress, MacAddressError};
 pub use memory::{MemoryBacking, MemorySpec};
@@ -139,6 +144,9 @@ pub struct HostSpec {
     /// The process's own log; standard error when absent.
     #[serde(default)]
     pub log: Option<LogSpec>,
+    /// The VNC server, with graphics.
+    #[serde(default)]
+    pub vnc: Option<VncSpec>,
     /// Start with the vCPUs paused (`virsh start --paused`).
     #[serde(default)]
     pub start_paused: bool,
@@ -155,6 +163,7 @@ impl Default for HostSpec {
             run_lock: Default::default(),
             end_reason: Default::default(),
             log: Default::default(),
+            vnc: Default::default(),
             start_paused: false,
             powerdown_seconds: default_powerdown_seconds(),
         }

@@ -312,6 +312,16 @@ impl Core {
         self.interrupt(ISR_CONFIG, self.vectors.last());
     }
 
+    /// The model's configuration space has changed: the driver is to read it again. One that is not
+    /// there yet reads it anyway.
+    fn config_changed(&self) {
+        let mut inner = self.lock();
+        if inner.registers.is_live() && !inner.resetting {
+            inner.registers.generation = inner.registers.generation.wrapping_add(1);
+            self.signal_config();
+        }
+    }
+
     fn interrupt(&self, isr: u8, vector: Option<&AtomicU16>) {
         let vector = vector.map_or(NO_VECTOR, |vector| vector.load(Ordering::Acquire));
         if !self.msix.trigger(vector) {
@@ -453,6 +463,12 @@ impl QueueOwner for Owner {
     fn drained(&self) {
         if let Some(core) = self.0.upgrade() {
             core.drained();
+        }
+    }
+
+    fn config_changed(&self) {
+        if let Some(core) = self.0.upgrade() {
+            core.config_changed();
         }
     }
 }
