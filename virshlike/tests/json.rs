@@ -112,6 +112,8 @@ const DEEDS: &[&str] = &[
     "reboot",
     "reset",
     "resume",
+    "screenshot",
+    "send-key",
     "set-user-password",
     "shutdown",
     "start",
@@ -127,7 +129,7 @@ const OTHERS: &[(&str, &str)] = &[
         "domblkstat",
         "figures of a running disk, as `domstats --block` tells them",
     ),
-    ("domdisplay", "an address, where there is a display"),
+    ("domdisplay", "the address of a display, as viewers take it"),
     (
         "domifstat",
         "figures of a running card, as `domstats --interface` tells them",
@@ -141,7 +143,10 @@ const OTHERS: &[(&str, &str)] = &[
     ("logs", "what a guest or its process wrote"),
     ("qemu-agent-command", "the agent's own JSON"),
     ("shell", "what the commands in it print"),
-    ("vncdisplay", "an address, where there is a display"),
+    (
+        "vncdisplay",
+        "address, port, display and socket of a display",
+    ),
 ];
 
 /// The shape of a value, indented.

@@ -26,6 +26,7 @@ const OF_RUNNING: &[&str] = &[
     "cpu-stats",
     "destroy",
     "domblkstat",
+    "domdisplay",
     "domfsfreeze",
     "domfsinfo",
     "domfsthaw",
@@ -41,11 +42,14 @@ const OF_RUNNING: &[&str] = &[
     "reboot",
     "reset",
     "resume",
+    "screenshot",
+    "send-key",
     "set-user-password",
     "shutdown",
     "suspend",
     "ttyconsole",
     "vcpuinfo",
+    "vncdisplay",
 ];
 /// Verbs whose domain is not running.
 const OF_SHUT_OFF: &[&str] = &["start", "domrename"];

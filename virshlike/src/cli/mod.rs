@@ -20,6 +20,7 @@ pub mod completion;
 pub mod console;
 mod context;
 pub mod image;
+pub mod keycodes;
 pub mod mode;
 pub mod not_built;
 pub mod openmetrics;

@@ -138,11 +138,6 @@ pub const TABLE: &[Absent] = &[
         "use the host's own: /sys/kernel/mm",
     ),
     later(
-        &["send-key", "screenshot"],
-        "the keyboard and the screen of a guest: it has neither",
-        "its serial console is there: vm console NAME",
-    ),
-    later(
         &["inject-nmi"],
         "interrupting a guest that hangs",
         "vm reset NAME, or from its console: Magic SysRq",

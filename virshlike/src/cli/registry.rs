@@ -168,6 +168,8 @@ pub const ENTRIES: &[Entry] = &[
     Entry::of::<verb::reboot::Reboot>(),
     Entry::of::<verb::reset::Reset>(),
     Entry::of::<verb::resume::Resume>(),
+    Entry::of::<verb::screenshot::Screenshot>(),
+    Entry::of::<verb::send_key::SendKey>(),
     Entry::of::<verb::set_user_password::SetUserPassword>(),
     Entry::of::<verb::shell::Shell>(),
     Entry::of::<verb::shutdown::Shutdown>(),

@@ -345,8 +345,8 @@ fn devices() -> NewElement {
         .child(choices("backendModel", &["random"]));
     element("devices")
         .child(disk)
-        .child(supported("graphics", false))
-        .child(supported("video", false))
+        .child(supported("graphics", true).child(choices("type", &["vnc"])))
+        .child(supported("video", true).child(choices("modelType", &["virtio", "none"])))
         .child(supported("hostdev", false))
         .child(rng)
         .child(supported("filesystem", false))

@@ -238,6 +238,7 @@ impl Manager {
                     taps: guest.record.taps,
                     cpu: guest.record.cpu,
                     sockets: guest.record.sockets,
+                    vnc: guest.record.vnc,
                 };
                 model::live_xml(&document, &model, &live, options.shown)
             }

@@ -1,7 +1,7 @@
 //! From a definition to the machine spec: every file is opened here, every refusal made here, and
 //! nothing has been started or written yet.
 
-use super::{cpu, host, numa, ports};
+use super::{cpu, display, host, numa, ports};
 use crate::error::{Error, Kind, Result};
 use crate::model::{self, Clock, DiskBus, DiskDevice, DiskSource, InterfaceSource};
 use crate::runtime::chain::{self, Wanted};
@@ -248,10 +248,15 @@ fn devices(
             }),
         });
     }
+    devices.extend(display::devices(model, place)?);
     Ok(devices)
 }
 
-fn needed(address: Option<PciAddress>, at: Position, place: &Place) -> Result<Option<PciAddress>> {
+pub(super) fn needed(
+    address: Option<PciAddress>,
+    at: Position,
+    place: &Place,
+) -> Result<Option<PciAddress>> {
     match address {
         Some(address) => Ok(Some(address)),
         None => Err(place.refuse(at, "the device has no PCI address")),

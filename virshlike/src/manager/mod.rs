@@ -7,6 +7,7 @@
 //! - [`start`]: from a definition to a running guest; [`machine`] builds its spec.
 //! - [`cpu`]: what the guest is shown of the host's processor.
 //! - [`control`]: suspend, resume, shutdown, reboot, reset, destroy; [`dump`](self): a core of its memory.
+//! - [`display`]: the VNC server's place, pictures and keys.
 //! - [`agent`]: asks inside the guest; [`addresses`](self): the addresses of its cards.
 //! - [`fleet`]: what starts with the host, and what must end with it.
 //! - [`info`]: state and facts of one domain; [`stats`]: its figures; [`usage`]: all domains'.
@@ -24,6 +25,7 @@ mod cpu;
 pub mod define;
 pub mod definition;
 pub mod described;
+pub mod display;
 mod dump;
 mod find;
 pub mod fleet;

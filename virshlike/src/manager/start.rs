@@ -10,7 +10,7 @@
 
 use super::definition::{self, Checked};
 use super::streams::{self, create_log, log};
-use super::{Domain, Manager, machine, numa, pins};
+use super::{Domain, Manager, display, machine, numa, pins};
 use crate::error::{Error, Kind, Result};
 use crate::model;
 use crate::runtime::driver::{Launch, Launched};
@@ -152,6 +152,7 @@ impl Manager {
             sockets: BTreeMap::new(),
             taps: std::mem::take(&mut built.taps),
             cpu: built.cpu.take(),
+            vnc: None,
             process: None,
         };
         // Threads are pinned before the first instruction.
@@ -228,6 +229,7 @@ impl Manager {
         let spec = &mut built.spec;
         let descriptors = &mut built.descriptors;
         streams::open(spec, descriptors, &checked.model, dir, &logs, record)?;
+        display::open(spec, descriptors, &checked.model, dir, record)?;
         spec.host.control = Some(descriptors.keep(dir.listen(CONTROL)?));
         spec.host.end_reason = Some(descriptors.keep(dir.create_end()?));
         spec.host.log = Some(log(descriptors, &logs, "vmm.log", VMM_LOG)?);

@@ -151,7 +151,7 @@ fn file_name(name: &str) -> String {
 }
 
 /// Binds a socket where the definition wants it, over one that nobody listens on any more.
-fn listen_at(path: &Path) -> Result<UnixListener> {
+pub(super) fn listen_at(path: &Path) -> Result<UnixListener> {
     let refused = |why: &str| {
         Error::new(
             Kind::Busy,

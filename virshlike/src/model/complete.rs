@@ -8,6 +8,7 @@
 
 use super::DiskBus;
 use super::device::MacAddress;
+use super::display;
 use super::domain::Domain;
 use super::parse::{disk_bus, pci_address};
 use super::schema;
@@ -225,6 +226,13 @@ impl<'a> Completer<'a> {
             edits.insert(devices.id(), controller, schema::order("devices"));
         }
         serial_bus::assign_ports(devices, edits);
+        for device in display::missing(devices) {
+            let address = self
+                .slots
+                .device_place()
+                .ok_or_else(|| self.no_room(devices, "PCI slot"))?;
+            display::add(devices, device.child(new_address(address, false)), edits);
+        }
         Ok(())
     }
 
@@ -283,6 +291,8 @@ fn wants_pci(device: Element<'_>) -> bool {
             .value("model")
             .is_some_and(|model| model.starts_with("virtio")),
         "controller" => device.value("type") == Some("virtio-serial"),
+        "video" => display::is_card(device),
+        "input" => display::is_virtio_input(device),
         _ => false,
     }
 }

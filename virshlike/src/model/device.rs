@@ -7,6 +7,7 @@
 use crate::xml::Position;
 use vmm_api::spec::{
     CacheMode, DetectZeroes, DiscardMode, ErrorPolicy, ImageFormat, IoEngine, PciAddress,
+    SharePolicy,
 };
 
 /// `<disk>`.
@@ -334,10 +335,27 @@ pub struct Graphics {
     pub kind: String,
     /// `port=`; `None` for autoport.
     pub port: Option<u16>,
-    /// `listen=` or `<listen address=...>`.
-    pub listen: Option<String>,
+    /// Where it listens; one at least.
+    pub listens: Vec<GraphicsListen>,
     /// `passwd=`; never shown without being asked for.
     pub password: Option<String>,
+    /// `passwdValidTo=`, in seconds since 1970.
+    pub password_until: Option<u64>,
+    /// `sharePolicy=`
+    pub share: SharePolicy,
+}
+
+/// `<listen>` of a display.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GraphicsListen {
+    /// `type='address'`: on this address, with TCP.
+    Address(String),
+    /// `type='socket'`: on a Unix socket, at this path if one is given.
+    Socket(Option<String>),
+    /// `type='none'`: nowhere.
+    None,
+    /// `type='network'`: on the address of a network; kept, refused at start.
+    Network,
 }
 
 /// `<video>`.
@@ -349,8 +367,27 @@ pub struct Video {
     pub alias: String,
     /// `<model type=...>`
     pub model: String,
+    /// `<resolution>`: the width and height that it proposes to the guest.
+    pub resolution: Option<(u32, u32)>,
+    /// `vram=` of a virtio card, in KiB: what pictures of the guest may take.
+    pub memory_kib: Option<u32>,
     /// `<address type='pci'>`
     pub address: Option<PciAddress>,
+}
+
+/// Models of which a machine has a virtio card; of some with a warning.
+const CARDS: &[&str] = &["virtio", "default", "vga", "cirrus", "qxl", "bochs"];
+
+/// Whether a model of `<video>` is a card of the machine.
+pub(super) fn is_card(model: &str) -> bool {
+    CARDS.contains(&model)
+}
+
+impl Video {
+    /// Whether the machine has a card for it.
+    pub fn is_card(&self) -> bool {
+        is_card(&self.model)
+    }
 }
 
 /// `<input>`.
@@ -364,6 +401,8 @@ pub struct Input {
     pub kind: String,
     /// `bus=`
     pub bus: Option<String>,
+    /// `<address type='pci'>` of one on virtio.
+    pub address: Option<PciAddress>,
 }
 
 /// `<memballoon>`.

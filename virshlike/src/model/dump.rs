@@ -6,7 +6,7 @@
 
 use super::domain::Domain;
 use super::schema;
-use crate::runtime::record::LiveCpu;
+use crate::runtime::record::{LiveCpu, VncPlace};
 use crate::xml::{Diagnostics, Document, Edits, Element, NewElement, Position};
 use std::collections::BTreeMap;
 
@@ -32,6 +32,8 @@ pub struct Live {
     pub cpu: Option<LiveCpu>,
     /// Sockets by the alias of the channel.
     pub sockets: BTreeMap<String, String>,
+    /// Where the VNC server listens.
+    pub vnc: Option<VncPlace>,
     /// Whether the guest has a channel open, by its alias, as far as that is known.
     pub connected: BTreeMap<String, bool>,
 }
@@ -179,6 +181,7 @@ fn show_cpu(root: Element<'_>, live: Option<&LiveCpu>, edits: &mut Edits) {
 
 fn show_devices(devices: Element<'_>, domain: &Domain, live: &Live, edits: &mut Edits) {
     let aliases = aliases(domain);
+    show_display(devices, live.vnc.as_ref(), edits);
     for device in devices.children() {
         let Some(alias) = aliases.get(&device.position()).copied() else {
             continue;
@@ -268,6 +271,37 @@ fn show_tap(device: Element<'_>, tap: Option<&String>, edits: &mut Edits) {
             NewElement::new("target").attribute("dev", tap),
             schema::order("devices/interface"),
         ),
+    }
+}
+
+/// The port or socket that was found for the VNC server, and its address where nobody wrote it.
+fn show_display(devices: Element<'_>, place: Option<&VncPlace>, edits: &mut Edits) {
+    let mut all = devices.children_named("graphics");
+    let vnc = all.find(|graphics| graphics.value("type") == Some("vnc"));
+    let (Some(graphics), Some(place)) = (vnc, place) else {
+        return;
+    };
+    if let Some(port) = place.port {
+        if !matches!(graphics.value("port"), Some(port) if port != "-1" && port != "0") {
+            edits.set_attribute(graphics.id(), "autoport", "yes");
+        }
+        edits.set_attribute(graphics.id(), "port", &port.to_string());
+    }
+    let listen = |kind: &str| {
+        let mut all = graphics.children_named("listen");
+        all.find(|listen| listen.value("type") == Some(kind))
+    };
+    if let (Some(address), None) = (&place.address, graphics.value("listen")) {
+        edits.set_attribute(graphics.id(), "listen", address);
+    }
+    if let (Some(address), None) = (&place.address, graphics.child("listen")) {
+        let listen = NewElement::new("listen")
+            .attribute("type", "address")
+            .attribute("address", address);
+        edits.insert(graphics.id(), listen, schema::order("devices/graphics"));
+    }
+    if let (Some(socket), Some(listen)) = (&place.socket, listen("socket")) {
+        edits.set_attribute(listen.id(), "socket", socket);
     }
 }
 

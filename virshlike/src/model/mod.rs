@@ -10,6 +10,7 @@
 
 mod complete;
 mod device;
+mod display;
 mod domain;
 mod dump;
 mod findings;
@@ -29,6 +30,7 @@ pub use dump::{DumpOptions, Live, inactive_xml, live_xml, updated_xml};
 pub use policy::{Autostart, NAMESPACE, Policy, Restart, RestartWhen};
 pub use schema::domain_xml_reference;
 pub use tune::{CpuList, CpuTune, MemTune, NumaMode, NumaTune, Pinned, cpu_list, set_pin};
+pub(crate) use value::nearest;
 pub use virtio::map_to_virtio;
 
 #[cfg(test)]

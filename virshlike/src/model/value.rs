@@ -95,7 +95,7 @@ pub(super) const UNITS: &[&str] = &[
 const LONGEST_WORD: usize = 64;
 
 /// The candidate nearest to `word`, when it is near enough to be meant.
-pub(super) fn nearest<'a>(
+pub(crate) fn nearest<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {

@@ -43,10 +43,27 @@ pub struct RunRecord {
     /// Paths of the channels' sockets, by alias.
     #[serde(default)]
     pub sockets: BTreeMap<String, String>,
+    /// Where its VNC server listens.
+    #[serde(default)]
+    pub vnc: Option<VncPlace>,
     /// The process and its start time, to end one that no longer answers. Never used to find out
     /// whether it lives.
     #[serde(default)]
     pub process: Option<ProcessMark>,
+}
+
+/// Where a VNC server listens.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VncPlace {
+    /// The address, as the definition has it.
+    #[serde(default)]
+    pub address: Option<String>,
+    /// The TCP port.
+    #[serde(default)]
+    pub port: Option<u16>,
+    /// The path of a Unix socket.
+    #[serde(default)]
+    pub socket: Option<String>,
 }
 
 /// What a guest is shown of its CPU: a named model, and how it differs from it.

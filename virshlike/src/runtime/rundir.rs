@@ -311,6 +311,7 @@ mod tests {
             consoles: Default::default(),
             sockets: Default::default(),
             cpu: None,
+            vnc: None,
             process: None,
         }
     }

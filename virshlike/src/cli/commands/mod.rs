@@ -63,6 +63,8 @@ pub mod qemu_agent_command;
 pub mod reboot;
 pub mod reset;
 pub mod resume;
+pub mod screenshot;
+pub mod send_key;
 pub mod set_user_password;
 pub mod shell;
 pub mod shutdown;

@@ -1,8 +1,8 @@
 //! `<devices>`: addresses and aliases, and the devices that are not disks.
 
 use crate::model::device::{
-    CharBackend, CharLog, Controller, Graphics, Input, Interface, InterfaceSource, MacAddress,
-    MemBalloon, Panic, Rng, SerialPort, Video,
+    CharBackend, CharLog, Controller, Interface, InterfaceSource, MacAddress, MemBalloon, Panic,
+    Rng, SerialPort,
 };
 use crate::model::findings::Findings;
 use crate::model::value;
@@ -422,71 +422,6 @@ pub(super) fn panic(devices: Option<Element<'_>>, findings: &mut Findings<'_>) -
         });
     }
     panic
-}
-
-pub(super) fn graphics(element: Element<'_>, findings: &mut Findings<'_>) -> Option<Graphics> {
-    let Some(kind) = element.value("type") else {
-        findings.error_with_hint(
-            element.position(),
-            "<graphics> has no type",
-            "write type='vnc'",
-        );
-        return None;
-    };
-    let port = findings
-        .parsed(element, "port", "-1 or a port number", |text| match text {
-            "-1" => Some(None),
-            text => value::unsigned32(text)
-                .and_then(|port| u16::try_from(port).ok())
-                .map(Some),
-        })
-        .flatten()
-        .filter(|port| *port != 0 && element.value("autoport") != Some("yes"));
-    let listen = element
-        .children_named("listen")
-        .find_map(|listen| listen.value("address"))
-        .or(element.value("listen"));
-    Some(Graphics {
-        at: element.position(),
-        kind: kind.to_string(),
-        port,
-        listen: listen.map(str::to_string),
-        password: element.value("passwd").map(str::to_string),
-    })
-}
-
-pub(super) fn video(index: usize, element: Element<'_>, findings: &mut Findings<'_>) -> Video {
-    Video {
-        at: element.position(),
-        alias: alias(element, || format!("video{index}")),
-        model: element
-            .child("model")
-            .and_then(|model| model.value("type"))
-            .unwrap_or("default")
-            .to_string(),
-        address: pci_address(element, findings),
-    }
-}
-
-pub(super) fn input(
-    index: usize,
-    element: Element<'_>,
-    findings: &mut Findings<'_>,
-) -> Option<Input> {
-    let Some(kind) = element.value("type") else {
-        findings.error_with_hint(
-            element.position(),
-            "<input> has no type",
-            "write type='keyboard'",
-        );
-        return None;
-    };
-    Some(Input {
-        at: element.position(),
-        alias: alias(element, || format!("input{index}")),
-        kind: kind.to_string(),
-        bus: element.value("bus").map(str::to_string),
-    })
 }
 
 pub(super) fn memballoon(element: Element<'_>, findings: &mut Findings<'_>) -> MemBalloon {

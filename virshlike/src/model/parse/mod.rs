@@ -11,6 +11,7 @@ mod conflicts;
 mod cpu;
 mod devices;
 mod disk;
+pub(super) mod display;
 mod general;
 pub(super) mod ports;
 mod sense;
@@ -131,13 +132,13 @@ fn read(root: Element<'_>, findings: &mut Findings<'_>) -> Domain {
             .collect(),
         panic: devices::panic(devices, findings),
         graphics: list("graphics")
-            .filter_map(|(_, e)| devices::graphics(e, findings))
+            .filter_map(|(_, e)| display::graphics(e, findings))
             .collect(),
         videos: list("video")
-            .map(|(index, e)| devices::video(index, e, findings))
+            .map(|(index, e)| display::video(index, e, findings))
             .collect(),
         inputs: list("input")
-            .filter_map(|(index, e)| devices::input(index, e, findings))
+            .filter_map(|(index, e)| display::input(index, e, findings))
             .collect(),
         memballoon: devices
             .and_then(|devices| devices.child("memballoon"))

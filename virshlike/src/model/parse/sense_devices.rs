@@ -1,5 +1,6 @@
 //! Sense in the devices that are kept or have no effect yet.
 
+use super::display;
 use super::ports::{self, is_on_virtio};
 use super::sense::once;
 use crate::model::findings::Findings;
@@ -45,7 +46,9 @@ pub(super) fn check(devices: Element<'_>, findings: &mut Findings<'_>) {
     }
     for graphics in devices.children_named("graphics") {
         check_graphics(graphics, findings);
+        display::check(graphics, findings);
     }
+    display::check_all(devices, findings);
 }
 
 fn check_disk(disk: Element<'_>, findings: &mut Findings<'_>) {

@@ -1,7 +1,9 @@
 //! Displays, video, input, sound.
 
 use crate::model::schema::row::Value::{Empty, Number, OnOff, OneOf, Text, Words, YesNo};
-use crate::model::schema::row::{Group, honoured, kept_word, part, warned, warned_word, word};
+use crate::model::schema::row::{
+    Group, honoured, kept, kept_word, part, warned, warned_word, word,
+};
 
 pub(super) const GROUPS: &[Group] = &[GRAPHICS, VIDEO, INPUT, SOUND];
 
@@ -13,7 +15,7 @@ const GRAPHICS: Group = Group {
         honoured(
             "graphics@type",
             Words(&[
-                kept_word("vnc", "VNC is not built yet"),
+                word("vnc"),
                 warned_word("spice", "there is no SPICE; use type='vnc'"),
                 warned_word("sdl", "there is no window on the host; use type='vnc'"),
                 warned_word("dbus", "there is no D-Bus display; use type='vnc'"),
@@ -23,20 +25,33 @@ const GRAPHICS: Group = Group {
             ]),
             "vnc",
         ),
-        part("graphics@port,tlsPort,websocket", Text),
+        honoured("graphics@port", Text, "-1 for the first free one from 5900"),
+        part("graphics@tlsPort", Text),
+        kept("graphics@websocket", Text, "websockets are not built yet"),
         part(
             "graphics@autoport,multiUser,replaceUser,fullscreen,p2p",
             YesNo,
         ),
         part("graphics@websocketGenerated,wsGenerated", YesNo),
         part(
-            "graphics@listen,socket,keymap,passwd,passwdValidTo,display,xauth,username,address",
+            "graphics@listen,socket,passwdValidTo,display,xauth,username,address",
             Text,
         ),
+        honoured(
+            "graphics@passwd",
+            Text,
+            "VNC's own: eight bytes and DES, which keeps out nobody who can listen",
+        ),
+        warned(
+            "graphics@keymap",
+            Text,
+            "keys come by their place where the viewer can tell it, else by an American layout",
+        ),
         part("graphics@powerControl", YesNo),
-        part(
+        honoured(
             "graphics@sharePolicy",
             OneOf(&["allow-exclusive", "force-shared", "ignore"]),
+            "allow-exclusive",
         ),
         part("graphics@connected", OneOf(&["keep", "disconnect", "fail"])),
         part(
@@ -83,35 +98,45 @@ const VIDEO: Group = Group {
             "video/model@type",
             Words(&[
                 word("none"),
-                kept_word("virtio", NO_VIDEO),
-                kept_word("vga", NO_VIDEO),
-                kept_word("cirrus", NO_VIDEO),
-                kept_word("qxl", NO_VIDEO),
-                kept_word("bochs", NO_VIDEO),
-                kept_word("ramfb", NO_VIDEO),
-                kept_word("vmvga", NO_VIDEO),
-                kept_word("xen", NO_VIDEO),
-                kept_word("vbox", NO_VIDEO),
-                kept_word("gop", NO_VIDEO),
-                kept_word("default", NO_VIDEO),
+                word("virtio"),
+                warned_word("vga", MAPPED),
+                warned_word("cirrus", MAPPED),
+                warned_word("qxl", MAPPED),
+                warned_word("bochs", MAPPED),
+                kept_word("ramfb", NO_CARD),
+                kept_word("vmvga", NO_CARD),
+                kept_word("xen", NO_CARD),
+                kept_word("vbox", NO_CARD),
+                kept_word("gop", NO_CARD),
+                word("default"),
             ]),
-            "none",
+            "a virtio card, or none",
         ),
-        part("video/model@vram,vram64,ram,vgamem,heads", Number),
+        honoured(
+            "video/model@vram",
+            Number,
+            "of a virtio card: KiB that pictures of the guest may take, 65536 without",
+        ),
+        part("video/model@vram64,ram,vgamem,heads", Number),
         part("video/model@primary", YesNo),
         part("video/model@blob,edid", OnOff),
         part("video/model/acceleration", Empty),
         part("video/model/acceleration@accel2d,accel3d", YesNo),
         part("video/model/acceleration@rendernode", Text),
         part("video/model/resolution", Empty),
-        part("video/model/resolution@x,y", Number),
+        honoured(
+            "video/model/resolution@x,y",
+            Number,
+            "what the card proposes; 1280 by 800 without",
+        ),
         part("video/driver", Empty),
         part("video/driver@name", OneOf(&["qemu", "vhostuser"])),
         part("video/driver@vgaconf", OneOf(&["io", "on", "off"])),
     ],
 };
 
-const NO_VIDEO: &str = "video cards are not built yet; use the serial console and type='none'";
+const NO_CARD: &str = "this card is not built; use type='virtio'";
+const MAPPED: &str = "the guest gets a virtio card";
 
 const INPUT: Group = Group {
     title: "Input devices",
@@ -123,7 +148,7 @@ const INPUT: Group = Group {
             Words(&[
                 word("mouse"),
                 word("keyboard"),
-                warned_word("tablet", "without a display there is nothing to point at"),
+                word("tablet"),
                 kept_word(
                     "passthrough",
                     "input devices of the host are not passed through yet",
@@ -133,15 +158,15 @@ const INPUT: Group = Group {
                     "input devices of the host are not passed through yet",
                 ),
             ]),
-            "keyboard and mouse sit on the i8042",
+            "with a VNC display a virtio tablet and keyboard are added where there are none",
         ),
         honoured(
             "input@bus",
             Words(&[
                 word("ps2"),
-                warned_word("usb", "there is no USB"),
+                warned_word("usb", "there is no USB; viewers reach virtio devices"),
                 warned_word("xen", "this is no Xen host"),
-                kept_word("virtio", "virtio input is not built yet"),
+                word("virtio"),
                 kept_word("none", "input devices without a bus are not built yet"),
             ]),
             "ps2",
