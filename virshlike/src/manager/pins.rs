@@ -132,6 +132,7 @@ pub(super) fn limits(model: &model::Domain) -> Limits {
         cpu_max: model.cputune.global,
         memory_max: bytes(model.memtune.hard_kib),
         memory_high: bytes(model.memtune.soft_kib),
+        io_weight: model.io_weight,
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Domain {
     pub cpu: Cpu,
     /// `<cputune>`, and `<vcpu cpuset=...>`.
     pub cputune: CpuTune,
+    /// `<blkiotune><weight>`: the weight of the process's disk requests beside others, 1 to 10000.
+    pub io_weight: Option<u64>,
     /// `<numatune>`, where it says from which nodes all memory comes.
     pub numatune: Option<NumaTune>,
     /// `<memtune>`.

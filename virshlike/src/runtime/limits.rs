@@ -12,6 +12,8 @@ pub struct Limits {
     pub memory_max: Option<u64>,
     /// Memory in bytes from which on the kernel takes some back.
     pub memory_high: Option<u64>,
+    /// Its share of what disks can do beside others, 1 to 10000; everybody has 100.
+    pub io_weight: Option<u64>,
 }
 
 /// So many microseconds of CPU time in each period.
@@ -45,6 +47,9 @@ impl Limits {
         if let Some(bytes) = self.memory_high {
             files.push(("memory", "memory.high", bytes.to_string()));
         }
+        if let Some(weight) = self.io_weight {
+            files.push(("io", "io.weight", format!("default {weight}")));
+        }
         files
     }
 
@@ -61,6 +66,7 @@ impl Limits {
         }
         properties.extend(self.memory_max.map(|bytes| ("MemoryMax", bytes)));
         properties.extend(self.memory_high.map(|bytes| ("MemoryHigh", bytes)));
+        properties.extend(self.io_weight.map(|weight| ("IOWeight", weight)));
         properties
     }
 }
@@ -79,6 +85,7 @@ mod tests {
             }),
             memory_max: Some(1 << 30),
             memory_high: None,
+            io_weight: Some(300),
         };
         let files = limits.files();
         let files: Vec<_> = files.iter().map(|(_, f, v)| (*f, v.as_str())).collect();
@@ -87,7 +94,8 @@ mod tests {
             [
                 ("cpu.weight", "200"),
                 ("cpu.max", "50000 100000"),
-                ("memory.max", "1073741824")
+                ("memory.max", "1073741824"),
+                ("io.weight", "default 300")
             ]
         );
         assert_eq!(
@@ -96,7 +104,8 @@ mod tests {
                 ("CPUWeight", 200),
                 ("CPUQuotaPerSecUSec", 500_000),
                 ("CPUQuotaPeriodUSec", 100_000),
-                ("MemoryMax", 1 << 30)
+                ("MemoryMax", 1 << 30),
+                ("IOWeight", 300)
             ]
         );
         assert!(Limits::default().is_empty() && Limits::default().files().is_empty());

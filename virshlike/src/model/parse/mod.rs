@@ -102,6 +102,7 @@ fn read(root: Element<'_>, findings: &mut Findings<'_>) -> Domain {
         cpu,
         cputune,
         numatune: tune::numatune(root, findings),
+        io_weight: tune::io_weight(root, findings),
         memtune: tune::memtune(root, findings),
         os: general::os(root, findings),
         features: general::features(root),

@@ -128,6 +128,12 @@ pub(super) fn memtune(root: Element<'_>, findings: &mut Findings<'_>) -> MemTune
     }
 }
 
+/// The weights of cgroup v2; libvirt's older ones, 10 to 1000, are among them.
+pub(super) fn io_weight(root: Element<'_>, findings: &mut Findings<'_>) -> Option<u64> {
+    let weight = root.child("blkiotune")?.child("weight")?;
+    number(weight, 1..=MOST_SHARES, findings)
+}
+
 /// What cannot be said to the kernel for a whole process has no effect, and says so.
 pub(super) fn numatune(root: Element<'_>, findings: &mut Findings<'_>) -> Option<NumaTune> {
     let memory = root.child("numatune")?.child("memory")?;

@@ -176,9 +176,18 @@ const BLOCKS: Group = Group {
     title: "Block tuning",
     bases: &[""],
     rows: &[
-        warned("blkiotune", Empty, "block limits are not built yet"),
-        part("blkiotune/weight", Number),
-        part("blkiotune/device", Empty).many(),
+        part("blkiotune", Empty),
+        honoured(
+            "blkiotune/weight",
+            Number,
+            "the weight of the guest's disk requests in its cgroup or scope, 1 to 10000",
+        ),
+        warned(
+            "blkiotune/device",
+            Empty,
+            "limits of a single device of the host are not built yet",
+        )
+        .many(),
         part("blkiotune/device/path", Text),
         part(
             "blkiotune/device/weight,read_bytes_sec,write_bytes_sec,read_iops_sec,write_iops_sec",
