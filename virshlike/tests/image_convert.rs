@@ -43,11 +43,11 @@ fn disk(seed: u64, mib: usize) -> Vec<u8> {
     let mut state = seed | 1;
     let mut bytes = vec![0; mib << 20];
     for (n, piece) in bytes.chunks_mut(96 << 10).enumerate() {
-        for at in 0..piece.len() {
+        for byte in piece {
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
-            piece[at] = match n % 4 {
+            *byte = match n % 4 {
                 0 => 0,
                 1 => b'a' + (state % 3) as u8,
                 _ => state as u8,
