@@ -1,7 +1,7 @@
 //! The one data path: finds where a range is, layer by layer, and moves it.
 use crate::error::{Error, Result};
 use crate::exec::join_all;
-use crate::format::Mapping;
+use crate::format::{Mapping, vmdk};
 use crate::node::{Kind, Node};
 use crate::storage::{self, Buffer};
 
@@ -73,6 +73,14 @@ async fn read_parts(chain: &[Node], offset: u64, bufs: &[Buffer]) -> Result<()> 
                     Ok(())
                 }));
             }
+            Mapping::Grain(grains, storage, at, within) => {
+                let pieces = storage::slice(bufs, want.at, n);
+                parts.push(Box::pin(async move {
+                    let bytes = grains.unpack(storage, at).await?;
+                    storage::scatter(&pieces, bytes.get(within as usize..).unwrap_or_default());
+                    Ok(())
+                }));
+            }
             Mapping::Zero => storage::zero(&storage::slice(bufs, want.at, n)),
             Mapping::Unallocated => {
                 todo.push(Wanted {
@@ -113,7 +121,7 @@ pub(crate) async fn reads_zero(chain: &[Node], offset: u64, len: u64) -> Result<
             len: want.len - n,
         });
         match extent.mapping {
-            Mapping::Data(..) | Mapping::Compressed(..) => return Ok(false),
+            Mapping::Data(..) | Mapping::Compressed(..) | Mapping::Grain(..) => return Ok(false),
             Mapping::Zero => {}
             Mapping::Unallocated => {
                 todo.push(Wanted {
@@ -165,6 +173,7 @@ pub(crate) async fn change(chain: &[Node], offset: u64, change: Change<'_>) -> R
             image.zero(chain, offset, len, unmap).await
         }
         (Kind::Qcow2(image), Change::Discard { len }) => image.discard(chain, offset, len).await,
+        (Kind::Vmdk(_), _) => Err(vmdk::read_only()),
     }
 }
 
@@ -173,6 +182,7 @@ pub(crate) async fn flush(chain: &[Node]) -> Result<()> {
     match &top(chain)?.kind {
         Kind::Raw(raw) => raw.storage.sync().await,
         Kind::Qcow2(image) => image.flush().await,
+        Kind::Vmdk(_) => Ok(()),
     }
 }
 
@@ -181,5 +191,6 @@ pub(crate) async fn close(chain: &[Node]) -> Result<()> {
     match &top(chain)?.kind {
         Kind::Raw(raw) => raw.storage.sync().await,
         Kind::Qcow2(image) => image.close().await,
+        Kind::Vmdk(_) => Ok(()),
     }
 }

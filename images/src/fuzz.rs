@@ -50,7 +50,16 @@ fn storage(bytes: &[u8]) -> MemoryStorage {
 
 /// Opens any bytes as qcow2 and reads here and there.
 pub fn open_and_read(bytes: &[u8]) {
-    let options = OpenOptions::new(Format::Qcow2).read_only(true);
+    read_as(Format::Qcow2, bytes);
+}
+
+/// Opens any bytes as vmdk and reads here and there.
+pub fn vmdk(bytes: &[u8]) {
+    read_as(Format::Vmdk, bytes);
+}
+
+fn read_as(format: Format, bytes: &[u8]) {
+    let options = OpenOptions::new(format).read_only(true);
     let storage = Storage::from(storage(bytes));
     let Ok(image) = Image::open_storage(storage, "fuzz", &options, &DenyAll) else {
         return;

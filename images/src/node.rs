@@ -6,6 +6,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::qcow2::header::extension;
 use crate::format::qcow2::{self, Qcow2};
 use crate::format::raw::Raw;
+use crate::format::vmdk::{self, Vmdk};
 use crate::format::{Extent, Format};
 use crate::gate::{Gate, GateRequest, Layer, OpenedFile};
 use crate::image::OpenOptions;
@@ -20,6 +21,7 @@ const MAX_DEPTH: usize = 200;
 pub(crate) enum Kind {
     Raw(Raw),
     Qcow2(Arc<Qcow2>),
+    Vmdk(Vmdk),
 }
 
 /// What there is to a layer.
@@ -54,7 +56,7 @@ impl Node {
     pub(crate) fn qcow2(&self) -> Option<&Arc<Qcow2>> {
         match &self.kind {
             Kind::Qcow2(image) => Some(image),
-            Kind::Raw(_) => None,
+            Kind::Raw(_) | Kind::Vmdk(_) => None,
         }
     }
 
@@ -70,6 +72,7 @@ impl Node {
         match &self.kind {
             Kind::Raw(raw) => raw.resize(size, how).await,
             Kind::Qcow2(image) => image.resize(chain, size, how).await,
+            Kind::Vmdk(_) => Err(vmdk::read_only()),
         }
     }
 
@@ -77,6 +80,7 @@ impl Node {
         match &self.kind {
             Kind::Raw(_) => Format::Raw,
             Kind::Qcow2(_) => Format::Qcow2,
+            Kind::Vmdk(_) => Format::Vmdk,
         }
     }
 
@@ -85,16 +89,18 @@ impl Node {
         match &self.kind {
             Kind::Raw(raw) => raw.size(),
             Kind::Qcow2(image) => image.size(),
+            Kind::Vmdk(disk) => disk.size(),
         }
     }
 
-    /// The files of the layer: the format's own, then the data file if there is one.
+    /// The files of the layer: the format's own, then those that hold its data if there are any.
     pub(crate) fn storages(&self) -> impl Iterator<Item = &Storage> {
-        let (own, data) = match &self.kind {
-            Kind::Raw(raw) => (&raw.storage, None),
-            Kind::Qcow2(image) => (&image.storage, image.data.as_ref()),
+        let (own, data, files) = match &self.kind {
+            Kind::Raw(raw) => (Some(&raw.storage), None, &[][..]),
+            Kind::Qcow2(image) => (Some(&image.storage), image.data.as_ref(), &[][..]),
+            Kind::Vmdk(disk) => (None, None, disk.files.as_slice()),
         };
-        std::iter::once(own).chain(data)
+        own.into_iter().chain(data).chain(files)
     }
 
     /// Where `offset` is; `len` bounds the answer and is not zero.
@@ -102,6 +108,10 @@ impl Node {
         match &self.kind {
             Kind::Raw(raw) => Ok(raw.map(offset, len)),
             Kind::Qcow2(image) => image
+                .map(offset, len)
+                .await
+                .map_err(|e| e.context(&self.name)),
+            Kind::Vmdk(disk) => disk
                 .map(offset, len)
                 .await
                 .map_err(|e| e.context(&self.name)),
@@ -113,6 +123,8 @@ impl Node {
         match &self.kind {
             Kind::Raw(raw) => raw.reload(),
             Kind::Qcow2(image) => image.activate().await,
+            // Nobody writes such a disk here: what was read when it was opened still holds.
+            Kind::Vmdk(_) => Ok(()),
         }
         .map_err(|e| e.context(&self.name))
     }
@@ -187,8 +199,10 @@ pub(crate) fn reopen(
             format!("{name}: its descriptor only reads"),
         ));
     }
-    if format == Format::Raw {
-        return Ok(Node::new(name, Kind::Raw(Raw::open(storage)?)));
+    match format {
+        Format::Raw => return Ok(Node::new(name, Kind::Raw(Raw::open(storage)?))),
+        Format::Vmdk => return Err(vmdk::read_only().context(name)),
+        Format::Qcow2 => {}
     }
     let header = qcow2::read_header(&storage).map_err(|e| e.context(&name))?;
     if header.incompatible & qcow2::header::incompatible::DATA_FILE != 0 {
@@ -224,6 +238,13 @@ impl Opening<'_> {
         if format == Format::Raw {
             let raw = Kind::Raw(Raw::open(storage)?);
             return Ok((Node::new(name, raw), None));
+        }
+        if format == Format::Vmdk {
+            if depth == 0 && !self.options.read_only {
+                return Err(vmdk::read_only());
+            }
+            let disk = Vmdk::open(storage, &mut |line| self.part(line, &name, depth))?;
+            return Ok((Node::new(name, Kind::Vmdk(disk)), None));
         }
         let header = qcow2::read_header(&storage)?;
         let read_only = depth > 0 || self.options.read_only;
@@ -289,6 +310,32 @@ impl Opening<'_> {
         Ok(Some(opened))
     }
 
+    /// The file of a part of a disk whose descriptor names it.
+    fn part(&mut self, line: &vmdk::descriptor::Line, name: &str, depth: usize) -> Result<Storage> {
+        let format = match line.kind {
+            vmdk::descriptor::Kind::Sparse => Format::Vmdk,
+            _ => Format::Raw,
+        };
+        let request = GateRequest {
+            layer: Layer::DataFile,
+            name: &line.file,
+            format: Some(format),
+            named_by: name,
+            depth: depth + 1,
+            writable: false,
+        };
+        let opened = self.gate.open(&request)?;
+        if opened.format != format {
+            return Err(Error::new(
+                ErrorKind::Refused,
+                format!("{} must be {format}", opened.name),
+            ));
+        }
+        let storage = self.take(opened)?.storage;
+        self.note(&storage, &line.file)?;
+        Ok(storage)
+    }
+
     fn take(&mut self, opened: OpenedFile) -> Result<Next> {
         let OpenedFile { file, name, format } = opened;
         let storage = Storage::file(file, self.options.cache).map_err(|e| e.context(&name))?;
@@ -305,7 +352,7 @@ fn known_format(name: &str) -> Result<Format> {
     Format::from_name(name).ok_or_else(|| {
         Error::unsupported(
             &format!("backing format {name}"),
-            format!("the backing file's format {name:?} is not known (raw and qcow2 are)"),
+            format!("the backing file's format {name:?} is not known (raw, qcow2 and vmdk are)"),
         )
     })
 }

@@ -1,6 +1,7 @@
 //! Formats answer *where* data is; they move no bytes of the guest themselves.
 pub(crate) mod qcow2;
 pub(crate) mod raw;
+pub(crate) mod vmdk;
 
 use std::os::unix::fs::FileExt;
 
@@ -14,6 +15,8 @@ pub enum Format {
     Raw,
     /// QEMU's copy-on-write format, version 2 or 3.
     Qcow2,
+    /// VMware's format, which can only be read.
+    Vmdk,
 }
 
 impl Format {
@@ -22,6 +25,7 @@ impl Format {
         match self {
             Format::Raw => "raw",
             Format::Qcow2 => "qcow2",
+            Format::Vmdk => "vmdk",
         }
     }
 
@@ -30,6 +34,7 @@ impl Format {
         match name {
             "raw" => Some(Format::Raw),
             "qcow2" => Some(Format::Qcow2),
+            "vmdk" => Some(Format::Vmdk),
             _ => None,
         }
     }
@@ -50,7 +55,11 @@ pub fn detect(file: &std::fs::File) -> Option<Format> {
     // A whole block: the descriptor may be open for direct I/O.
     let mut block = crate::IoBuf::zeroed(4096);
     let n = file.read_at(&mut block, 0).ok()?;
-    (n >= 4 && block.starts_with(&QCOW2_MAGIC)).then_some(Format::Qcow2)
+    let is = |magic: &[u8]| n >= magic.len() && block.starts_with(magic);
+    if is(&QCOW2_MAGIC) {
+        return Some(Format::Qcow2);
+    }
+    (is(vmdk::MAGIC) || is(vmdk::TEXT)).then_some(Format::Vmdk)
 }
 
 /// Where a range of the virtual disk is.
@@ -61,6 +70,8 @@ pub(crate) enum Mapping<'a> {
     Zero,
     /// In the compressed cluster of an L2 entry, from this byte of it on.
     Compressed(&'a qcow2::Qcow2, u64, u64),
+    /// In the compressed grain at this offset of a storage, from this byte of it on.
+    Grain(&'a vmdk::sparse::Sparse, &'a Storage, u64, u64),
     /// Not in this layer: in the backing file, or zero without one.
     Unallocated,
 }

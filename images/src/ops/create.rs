@@ -112,6 +112,7 @@ pub fn create_on(storage: &Storage, options: &CreateOptions) -> Result<()> {
     match options.format {
         Format::Raw => create_raw(storage, size, options)?,
         Format::Qcow2 => create_qcow2(storage, size, options)?,
+        Format::Vmdk => return Err(crate::format::vmdk::read_only()),
     }
     storage.sync_now()
 }

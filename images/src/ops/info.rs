@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::format::qcow2::header::{Compression, Header, autoclear, compatible, incompatible};
 use crate::format::qcow2::{bitmap, read_header, snapshot};
+use crate::format::vmdk;
 use crate::ops::bitmap::BitmapInfo;
 use crate::storage::{Cache, Storage};
 
@@ -52,7 +53,32 @@ pub struct FormatSpecific {
     #[serde(rename = "type")]
     pub kind: &'static str,
     /// Its data.
-    pub data: Qcow2Info,
+    pub data: FormatData,
+}
+
+/// The data of one format.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum FormatData {
+    /// Of qcow2.
+    Qcow2(Box<Qcow2Info>),
+    /// Of vmdk.
+    Vmdk(VmdkInfo),
+}
+
+/// What only vmdk has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct VmdkInfo {
+    /// The id of its content.
+    pub cid: u32,
+    /// That of its parent: always that of none.
+    pub parent_cid: u32,
+    /// What made it is: "monolithicSparse", "streamOptimized", "monolithicFlat" and more.
+    pub create_type: String,
+    /// The names of the files that a descriptor names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<String>,
 }
 
 /// What only qcow2 has.
@@ -143,6 +169,9 @@ fn describe(storage: &Storage, name: &str, format: Format, actual_size: u64) -> 
     if format == Format::Raw {
         return Ok(info);
     }
+    if format == Format::Vmdk {
+        return describe_vmdk(storage, info);
+    }
     let header = read_header(storage)?;
     info.virtual_size = header.size;
     info.cluster_size = Some(header.cluster_size());
@@ -158,7 +187,28 @@ fn describe(storage: &Storage, name: &str, format: Format, actual_size: u64) -> 
     info.snapshots = snapshots.iter().map(SnapshotInfo::from).collect();
     info.format_specific = Some(FormatSpecific {
         kind: "qcow2",
-        data: qcow2_info(storage, &header)?,
+        data: FormatData::Qcow2(Box::new(qcow2_info(storage, &header)?)),
+    });
+    Ok(info)
+}
+
+fn describe_vmdk(storage: &Storage, mut info: Info) -> Result<Info> {
+    let front = vmdk::Front::read(storage)?;
+    info.virtual_size = front.size()?;
+    info.cluster_size = front.header.map(|header| header.grain);
+    let named = front.header.is_none();
+    let lines = front.descriptor.lines.into_iter();
+    let files = lines
+        .map(|line| line.file)
+        .filter(|f| named && !f.is_empty());
+    info.format_specific = Some(FormatSpecific {
+        kind: "vmdk",
+        data: FormatData::Vmdk(VmdkInfo {
+            cid: front.descriptor.cid,
+            parent_cid: u32::MAX,
+            create_type: front.descriptor.create_type,
+            files: files.collect(),
+        }),
     });
     Ok(info)
 }

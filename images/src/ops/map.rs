@@ -95,7 +95,7 @@ pub(crate) async fn status(chain: &[Node], offset: u64, len: u64) -> Result<MapE
         let n = extent.len.min(len);
         match extent.mapping {
             Mapping::Zero => return Ok(entry(n, depth, true, None)),
-            Mapping::Compressed(..) => {
+            Mapping::Compressed(..) | Mapping::Grain(..) => {
                 return Ok(MapEntry {
                     compressed: true,
                     ..entry(n, depth, false, None)

@@ -173,6 +173,13 @@ pub const TARGETS: &[Target] = &[
         50,
     ),
     target(
+        "vmdk",
+        "vmdk disks, read",
+        images::fuzz::vmdk,
+        seeds::vmdk,
+        200,
+    ),
+    target(
         "qcow2-bitmaps",
         "directories and tables of persistent bitmaps",
         images::fuzz::bitmaps,

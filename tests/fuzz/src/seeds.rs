@@ -169,3 +169,42 @@ pub(crate) fn bitmaps() -> Vec<Vec<u8>> {
         })
         .collect()
 }
+
+/// Small vmdk disks: a descriptor by itself, and files of plain, of compressed and of streamed grains.
+pub(crate) fn vmdk() -> Vec<Vec<u8>> {
+    const TEXT: &[u8] = b"# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\n\
+        createType=\"monolithicSparse\"\nRW 128 SPARSE \"x.vmdk\"\n";
+    // Sectors: 0 header, 1 descriptor, 2 directory, 3 to 6 table, 8 to 15 and 16 to 23 grains.
+    let file = |flags: u32, compression: u16, directory: u64| {
+        let mut bytes = vec![0; 24 * 512];
+        let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
+        put(0, b"KDMV");
+        put(4, &1u32.to_le_bytes());
+        put(8, &flags.to_le_bytes());
+        for (at, value) in [(12, 128u64), (20, 8), (28, 1), (36, 1), (56, directory)] {
+            put(at, &value.to_le_bytes());
+        }
+        put(44, &512u32.to_le_bytes());
+        put(73, b"\n \r\n");
+        put(77, &compression.to_le_bytes());
+        put(512, TEXT);
+        put(2 * 512, &3u32.to_le_bytes());
+        put(3 * 512, &[8u32, 16, 1, 0].map(u32::to_le_bytes).concat());
+        // A compressed grain: its place, its length, and a stored block of zlib.
+        put(8 * 512 + 8, &16u32.to_le_bytes());
+        put(
+            8 * 512 + 12,
+            &[
+                0x78, 0x01, 1, 5, 0, 0xfa, 0xff, b'a', b'b', b'c', b'd', b'e', 5, 200, 1, 240,
+            ],
+        );
+        bytes
+    };
+    let plain = file(5, 0, 2);
+    let packed = file(0x1_0001, 1, 2);
+    // The header of a stream says that its footer says where the directory is.
+    let mut streamed = file(0x1_0001, 1, u64::MAX);
+    streamed.extend_from_slice(&packed[..512]);
+    streamed.extend([0; 512]);
+    vec![TEXT.to_vec(), plain, packed, streamed]
+}

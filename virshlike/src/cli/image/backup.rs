@@ -86,7 +86,7 @@ impl Backup {
 
     /// The target as it is to be made, but for its size.
     fn new_image(&self) -> Result<CreateOptions> {
-        let mut new = CreateOptions::new(tool::format(&self.target_format)?, 0);
+        let mut new = CreateOptions::new(tool::target_format(&self.target_format)?, 0);
         let separate = options::apply(&mut new, &self.options)?;
         let format = self.backing_format.clone().or(separate.backing_format);
         if let Some(name) = self.backing.clone().or(separate.backing) {
@@ -123,7 +123,7 @@ impl Backup {
         source: &Arc<images::Image>,
         rate: Option<u64>,
     ) -> Result<Arc<images::Image>> {
-        let format = tool::format(&self.target_format)?;
+        let format = tool::target_format(&self.target_format)?;
         let writable = Access {
             writable: true,
             ..Access::default()

@@ -113,7 +113,7 @@ impl Convert {
         let size = sources.iter().map(|source| source.image.virtual_size());
         let size = size.fold(0, u64::saturating_add);
         let bitmaps = self.bitmaps_of(&sources)?;
-        let target_format = tool::format(&self.target_format)?;
+        let target_format = tool::target_format(&self.target_format)?;
         let existed = target.exists();
         let mut zero = !self.no_create || self.target_is_zero;
         if !self.no_create {
@@ -238,7 +238,7 @@ impl Convert {
         path: &Path,
         zero: bool,
     ) -> Result<()> {
-        let format = tool::format(&self.target_format)?;
+        let format = tool::target_format(&self.target_format)?;
         let access = Access {
             writable: true,
             cache: Some(tool::cache(&self.target_cache)?),

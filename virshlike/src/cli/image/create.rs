@@ -39,7 +39,7 @@ impl Create {
     /// # Errors
     /// Options that do not go together; a file that cannot be made.
     pub fn run(self, context: &Context) -> Result<()> {
-        let mut new = CreateOptions::new(tool::format(&self.fmt)?, 0);
+        let mut new = CreateOptions::new(tool::target_format(&self.fmt)?, 0);
         let separate = options::apply(&mut new, &self.options)?;
         let backing = self.backing.clone().or(separate.backing);
         let backing_format = self.backing_format.clone().or(separate.backing_format);

@@ -61,7 +61,7 @@ impl Dd {
                 ),
             ));
         }
-        let format = tool::format(&self.output_format)?;
+        let format = tool::target_format(&self.output_format)?;
         let existed = words.output.exists();
         let new = CreateOptions::new(format, end - words.skip);
         let file = create::new_file(&words.output)?;

@@ -5,7 +5,7 @@ use crate::cli::Context;
 use crate::error::Result;
 use images::ops::Info as Facts;
 use images::ops::bitmap::BitmapInfo;
-use images::ops::info::SnapshotInfo;
+use images::ops::info::{FormatData, Qcow2Info, SnapshotInfo, VmdkInfo};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -104,28 +104,11 @@ fn text(path: &Path, facts: &Facts) -> Result<String> {
         out.push_str(&snapshot_table(&facts.snapshots));
     }
     if let Some(specific) = &facts.format_specific {
-        let d = &specific.data;
         out.push_str("Format specific information:\n");
-        let _ = writeln!(out, "    compat: {}", d.compat);
-        let _ = writeln!(out, "    compression type: {}", d.compression_type);
-        for (label, value) in [("lazy refcounts", d.lazy_refcounts)] {
-            if let Some(value) = value {
-                let _ = writeln!(out, "    {label}: {value}");
-            }
-        }
-        out.push_str(&bitmap_list(&d.bitmaps));
-        let _ = writeln!(out, "    refcount bits: {}", d.refcount_bits);
-        if let Some(data_file) = &d.data_file {
-            let _ = writeln!(out, "    data file: {data_file}");
-        }
-        if let Some(raw) = d.data_file_raw {
-            let _ = writeln!(out, "    data file raw: {raw}");
-        }
-        for (label, value) in [("corrupt", d.corrupt), ("extended l2", d.extended_l2)] {
-            if let Some(value) = value {
-                let _ = writeln!(out, "    {label}: {value}");
-            }
-        }
+        out.push_str(&match &specific.data {
+            FormatData::Qcow2(data) => qcow2(data),
+            FormatData::Vmdk(data) => vmdk(data),
+        });
     }
     let length = std::fs::metadata(path)
         .map_err(|error| crate::error::Error::io("look at", path, &error))?
@@ -137,6 +120,46 @@ fn text(path: &Path, facts: &Facts) -> Result<String> {
     let _ = writeln!(out, "    file length: {} ({length} bytes)", human(length));
     let _ = writeln!(out, "    disk size: {}", human(facts.actual_size));
     Ok(out)
+}
+
+/// What only qcow2 has, in qemu-img's words.
+fn qcow2(d: &Qcow2Info) -> String {
+    let mut out = String::new();
+    // Writing to a string does not fail.
+    let _ = writeln!(out, "    compat: {}", d.compat);
+    let _ = writeln!(out, "    compression type: {}", d.compression_type);
+    for (label, value) in [("lazy refcounts", d.lazy_refcounts)] {
+        if let Some(value) = value {
+            let _ = writeln!(out, "    {label}: {value}");
+        }
+    }
+    out.push_str(&bitmap_list(&d.bitmaps));
+    let _ = writeln!(out, "    refcount bits: {}", d.refcount_bits);
+    if let Some(data_file) = &d.data_file {
+        let _ = writeln!(out, "    data file: {data_file}");
+    }
+    if let Some(raw) = d.data_file_raw {
+        let _ = writeln!(out, "    data file raw: {raw}");
+    }
+    for (label, value) in [("corrupt", d.corrupt), ("extended l2", d.extended_l2)] {
+        if let Some(value) = value {
+            let _ = writeln!(out, "    {label}: {value}");
+        }
+    }
+    out
+}
+
+/// What only vmdk has.
+fn vmdk(d: &VmdkInfo) -> String {
+    let mut out = String::new();
+    // Writing to a string does not fail.
+    let _ = writeln!(out, "    cid: {}", d.cid);
+    let _ = writeln!(out, "    parent cid: {}", d.parent_cid);
+    let _ = writeln!(out, "    create type: {}", d.create_type);
+    for (n, file) in d.files.iter().enumerate() {
+        let _ = writeln!(out, "    file {n}: {file}");
+    }
+    out
 }
 
 /// qemu-img's list of bitmaps.

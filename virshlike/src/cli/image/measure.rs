@@ -41,7 +41,7 @@ impl Measure {
     /// # Errors
     /// Options that do not go together; what is wrong with the source.
     pub fn run(self, context: &Context) -> Result<()> {
-        let mut new = CreateOptions::new(tool::format(&self.target_format)?, 0);
+        let mut new = CreateOptions::new(tool::target_format(&self.target_format)?, 0);
         let separate = options::apply(&mut new, &self.options)?;
         let executor = tool::executor()?;
         let source = match (&self.filename, self.size.as_deref()) {

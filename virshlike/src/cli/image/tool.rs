@@ -31,8 +31,22 @@ pub fn wants_json(context: &Context, output: Option<Output>) -> bool {
 pub fn format(name: &str) -> Result<Format> {
     Format::from_name(name).ok_or_else(|| {
         Error::new(Kind::Unsupported, format!("Unknown driver '{name}'"))
-            .hint("the formats are raw and qcow2")
+            .hint("the formats are raw and qcow2, and vmdk to read")
     })
+}
+
+/// As [`format`], of an image that is to be made.
+///
+/// # Errors
+/// As [`format`]; a format that can only be read.
+pub fn target_format(name: &str) -> Result<Format> {
+    match format(name)? {
+        Format::Vmdk => Err(
+            Error::new(Kind::Unsupported, "vmdk disks can be read, not made")
+                .hint("make a qcow2 or a raw image"),
+        ),
+        format => Ok(format),
+    }
 }
 
 /// Opens a regular file or a block device; anything else could block or act.
