@@ -273,9 +273,17 @@ fn the_page_shows_what_is_printed() {
             words.push("--config");
         }
         words.extend(["--format", "json"]);
-        let text = world.ok(&words);
+        // What a host lacks makes that one fail, and differs from host to host.
+        let checks = command.first() == Some(&"host-check");
+        let text = match checks {
+            true => String::from_utf8(world.vm(&words).stdout).unwrap(),
+            false => world.ok(&words),
+        };
         let mut value: Value = serde_json::from_str(&text)
             .unwrap_or_else(|error| panic!("{command:?} prints no JSON: {error}: {text}"));
+        if checks && let Some(items) = value.as_array_mut() {
+            items.retain(|item| item["item"] == "store");
+        }
         // Only there where the host keeps it.
         for entry in value.as_array_mut().into_iter().flatten() {
             entry.as_object_mut().map(|entry| entry.remove("login_uid"));
