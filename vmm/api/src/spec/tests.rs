@@ -111,3 +111,31 @@ fn a_guest_gets_time_to_power_down_unless_something_else_is_said() {
     assert_eq!(HostSpec::default().powerdown_seconds, 60);
     assert_eq!(read.powerdown_seconds, 60);
 }
+
+#[test]
+fn a_display_is_checked_and_its_sockets_are_named() {
+    let gpu = |width, memory| DeviceSpec {
+        id: format!("video{width}"),
+        address: PciAddress::new(0, u8::try_from(width % 16 + 1).expect("a slot"), 0),
+        kind: DeviceKind::VirtioGpu(GpuSpec {
+            width,
+            memory,
+            ..GpuSpec::default()
+        }),
+    };
+    let mut spec = spec(vec![gpu(1280, 64 << 20), gpu(10, 64 << 20), gpu(4095, 5)]);
+    spec.host.vnc = Some(VncSpec {
+        listeners: vec![Fd(70), Fd(71)],
+        password: Some("geheim".into()),
+        password_until: None,
+        share: SharePolicy::Ignore,
+    });
+    let problems: Vec<String> = spec.check().iter().map(ToString::to_string).collect();
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert!(problems[0].contains("10x800") && problems[1].contains("5 bytes"));
+    assert!(spec.fds().contains(&Fd(70)) && spec.fds().contains(&Fd(71)));
+    // What is logged of a spec tells no secrets.
+    assert!(!format!("{spec:?}").contains("geheim"));
+    let json = spec.to_json().expect("plain data");
+    assert_eq!(MachineSpec::from_json(&json).expect("its own JSON"), spec);
+}
