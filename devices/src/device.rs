@@ -15,6 +15,7 @@
 //! runs. Bus accesses come from vCPU threads while none of these calls is under way.
 
 use crate::state::{Saved, StateError};
+use vmm_api::state::Adjustment;
 
 /// A device that cannot do what it is asked.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +73,18 @@ pub trait Device: Send + Sync {
     /// # Errors
     /// [`StateError`] when a payload cannot be written.
     fn save(&self) -> Result<Saved, StateError>;
+
+    /// Takes a setting that has changed; false when it is no business of this device. Called while
+    /// running or paused, never while it is saved; must not block.
+    fn adjust(&self, setting: Adjustment) -> bool {
+        let _ = setting;
+        false
+    }
+
+    /// Bytes of guest RAM that the guest says it has given up to this device.
+    fn held_back(&self) -> u64 {
+        0
+    }
 
     /// Counters by name, for `vm domstats` and friends; an empty object when it counts nothing.
     fn stats(&self) -> serde_json::Value {

@@ -15,7 +15,7 @@ use crate::memory::GuestMemoryHandle;
 use crate::pci::{PciRoot, root_port};
 use crate::state::{Origin, StateError};
 use crate::virtio::iothreads::Iothreads;
-use crate::virtio::{block, console, gpu, input, net, rng};
+use crate::virtio::{balloon, block, console, gpu, input, net, rng};
 use std::io;
 use std::sync::Arc;
 use vmm_api::spec::{DeviceKind, DeviceSpec, PciAddress};
@@ -113,6 +113,9 @@ pub fn create(
         DeviceKind::DebugExit(_) => Ok(Arc::new(DebugExit::create(id, context)?)),
         DeviceKind::PcieRootPort(port) => {
             root_port::create(id, pci_address(spec)?, port, context, origin)
+        }
+        DeviceKind::VirtioBalloon(part) => {
+            balloon::create(id, pci_address(spec)?, part, context, origin)
         }
         DeviceKind::VirtioBlk(blk) => block::create(id, pci_address(spec)?, blk, context, origin),
         DeviceKind::VirtioConsole(part) => {

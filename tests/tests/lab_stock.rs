@@ -1,12 +1,16 @@
 //! Debian's stock kernels, all that the lab has: the cloud and the generic ones, of the release and newer.
 //!
-//! Each comes to a shell and uses its devices. Full boots of a Debian disk with every kernel, with one
+//! Each comes to a shell and uses its devices, and one is asked for half of its memory. Full boots of a Debian disk with every kernel, with one
 //! and two processors, take minutes: `cargo xtask test --only-lab --scenario stock --all`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tests::console::Console;
 use tests::linux::{BOOT, Kernel, Linux};
 use tests::machine::Disk;
 use tests::skip_unless;
+use tests::world::World;
 use vmm_api::control::Request;
 use vmm_api::end::EndReason;
 
@@ -52,6 +56,72 @@ fn every_stock_kernel_uses_its_devices_and_powers_off() {
         assert!(bytes.starts_with(b"written by the guest\n"), "{release}");
         println!("booted: {} ({release}), 1 vCPU, shell", kernel.name);
     }
+}
+
+/// What `vm dommemstat` says, by name, in KiB.
+fn memory(world: &World) -> BTreeMap<String, u64> {
+    let said = world.ok(&["-q", "dommemstat", "mem"]);
+    let pairs = said.lines().filter_map(|line| line.split_once(' '));
+    let pairs = pairs.filter_map(|(name, value)| Some((name.into(), value.trim().parse().ok()?)));
+    pairs.collect()
+}
+
+/// Has the guest come to so much memory; what is known then.
+fn set_memory(world: &World, kib: u64) -> BTreeMap<String, u64> {
+    world.ok(&["setmem", "mem", &kib.to_string()]);
+    let deadline = Instant::now() + BOOT;
+    loop {
+        let known = memory(world);
+        if known.get("actual") == Some(&kib) {
+            return known;
+        }
+        assert!(Instant::now() < deadline, "{kib} KiB are wanted: {known:?}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+#[test]
+fn a_stock_kernel_gives_half_of_its_memory_up_and_takes_it_back() {
+    let [Some(kernel), Some(initrd)] =
+        ["LAB_KERNEL", "LAB_INITRD"].map(|name| std::env::var(name).ok())
+    else {
+        return skip();
+    };
+    const ALL: u64 = 192 << 10;
+    let world = World::new();
+    // Its free pages stay where they are, so that what the target does can be seen.
+    world.define_xml(&format!(
+        "<domain type='kvm'><name>mem</name><memory unit='MiB'>192</memory><vcpu>1</vcpu>\
+         <os><type arch='x86_64' machine='q35'>hvm</type><kernel>{kernel}</kernel>\
+         <initrd>{initrd}</initrd><cmdline>console=ttyS0 quiet panic=-1 nokaslr</cmdline></os>\
+         <devices><memballoon model='virtio' freePageReporting='off'/>\
+         <serial type='pty'/></devices></domain>"
+    ));
+    world.ok(&["start", "mem"]);
+    let mut console = Console::open(&world, "mem");
+    console.wait_for("guest# ");
+    // Every page of it has been used once.
+    console.shell("dd if=/dev/zero of=/tmp/fill bs=1M count=100 2>/dev/null; rm /tmp/fill");
+    let total = "awk '/MemTotal/ { print $2 }' /proc/meminfo";
+    let total_kib = |text: String| text.parse::<u64>().expect("KiB");
+    let before = total_kib(console.shell(total));
+    let full = memory(&world);
+    let half = set_memory(&world, ALL / 2);
+    let after = total_kib(console.shell(total));
+    assert_eq!(before - after, ALL / 2, "of {before} KiB");
+    assert!(half["rss"] + ALL / 4 < full["rss"], "{full:?} {half:?}");
+    let info = world.ok(&["dominfo", "mem"]);
+    assert!(info.contains("Used memory:    98304 KiB"), "{info}");
+    for figure in ["unused", "available", "usable", "last_update"] {
+        assert!(half.contains_key(figure), "{half:?}");
+    }
+    set_memory(&world, ALL);
+    assert_eq!(total_kib(console.shell(total)), before);
+    println!(
+        "with all memory: rss {} KiB; with half: {} KiB",
+        full["rss"], half["rss"]
+    );
+    world.ok(&["destroy", "mem"]);
 }
 
 #[test]

@@ -103,11 +103,12 @@ fn define(world: &World, kernel: &Path, network: bool) {
     world.define_xml(&format!(
         "<domain type='kvm'><name>bad</name><memory unit='MiB'>64</memory><vcpu>1</vcpu>\
          <os><type arch='x86_64' machine='q35'>hvm</type><kernel>{}</kernel>\
-         <cmdline>test=hostile net={} seed={} rounds={}</cmdline></os>\
+         <cmdline>test=hostile balloon=1 net={} seed={} rounds={}</cmdline></os>\
          <on_reboot>destroy</on_reboot><devices><disk type='file' device='disk'><driver name='qemu' type='raw'/>\
          <source file='{}'/><target dev='vda' bus='virtio'/></disk>\
          <rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>\
-         <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>{}\
+         <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>\
+         <memballoon model='virtio'/>{}\
          <serial type='pty'/></devices></domain>",
         kernel.display(),
         u8::from(network),
@@ -147,7 +148,7 @@ fn a_hostile_guest_loses_at_most_a_device() {
     let mut screen = Serial::collect(console.stdout.take().expect("a pipe"));
     let (started, before) = (Instant::now(), neighbour.answers());
     world.ok(&["resume", "bad"]);
-    for victim in 0..if network { 6 } else { 4 } {
+    for victim in 0..if network { 8 } else { 6 } {
         // Printed for people: machines that run tests are too busy to promise a speed.
         screen
             .expect_within("hostile: configuration of ", PATIENCE)

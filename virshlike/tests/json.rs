@@ -115,6 +115,8 @@ const DEEDS: &[&str] = &[
     "screenshot",
     "send-key",
     "set-user-password",
+    "setmaxmem",
+    "setmem",
     "shutdown",
     "start",
     "suspend",

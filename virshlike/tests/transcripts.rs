@@ -87,6 +87,11 @@ fn looking_at_domains() {
 }
 
 #[test]
+fn the_memory_of_guests() {
+    replay("memory.txt");
+}
+
+#[test]
 fn the_cpu_of_guests_and_host() {
     replay("cpu.txt");
 }

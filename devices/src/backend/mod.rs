@@ -6,4 +6,5 @@
 pub mod char;
 pub mod display;
 pub mod eventfd;
+pub mod ram;
 pub mod tap;

@@ -17,8 +17,9 @@ use std::os::unix::net::UnixDatagram;
 use std::sync::{Arc, Mutex, PoisonError};
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace};
 use vmm_api::spec::{
-    DeviceKind, DeviceSpec, Fd, GpuSpec, InputModel, InputSpec, PciAddress, RngSpec,
+    BalloonSpec, DeviceKind, DeviceSpec, Fd, GpuSpec, InputModel, InputSpec, PciAddress, RngSpec,
 };
+use vmm_api::state::Adjustment;
 
 pub(super) const ADDRESS: PciAddress = PciAddress {
     bus: 0,
@@ -184,9 +185,20 @@ fn attack(
     device: &Arc<dyn Device>,
     queues: u16,
     script: &mut Script<'_>,
-    mut host: impl FnMut(),
+    host: impl FnMut(),
 ) {
     let features = features(script);
+    attack_with(features, machine, device, queues, (script, host));
+}
+
+/// As [`attack`], with features that the driver asks for.
+fn attack_with(
+    features: u64,
+    machine: &FakeMachine,
+    device: &Arc<dyn Device>,
+    queues: u16,
+    (script, mut host): (&mut Script<'_>, impl FnMut()),
+) {
     let mut attacker = Attacker::new(machine, ADDRESS, queues);
     attacker.start(features);
     for _ in 0..STEPS {
@@ -240,6 +252,35 @@ pub fn net(bytes: &[u8]) {
         // A full socket drops frames, as networks do.
         let _ = theirs.send(&frame[..got]);
     });
+}
+
+/// A balloon whose host changes its mind; its features are agreed on as often as not.
+pub fn balloon(bytes: &[u8]) {
+    let mut script = Script::new(bytes);
+    let machine = FakeMachine::new(RAM);
+    let spec = DeviceSpec {
+        id: "balloon0".into(),
+        address: Some(ADDRESS),
+        kind: DeviceKind::VirtioBalloon(BalloonSpec {
+            target: None,
+            autodeflate: script.flag(),
+            free_page_reporting: script.flag(),
+            stats_period: 0,
+        }),
+    };
+    let device = registry::create(&spec, &machine.context, Origin::Fresh).expect("a balloon");
+    let mut features = features(&mut script) & !0x00ff_ffff;
+    features |= u64::from(script.byte() & 0b11_0110);
+    let mut wish = 0_u32;
+    let host = || {
+        wish = wish.wrapping_mul(0x0019_660d).wrapping_add(0x3c6e_f35f);
+        let bytes = u64::from(wish) % RAM as u64 / 4096 * 4096;
+        assert!(device.adjust(Adjustment::Memory { bytes }));
+        assert!(device.adjust(Adjustment::StatsPeriod { seconds: wish % 3 }));
+        assert!(device.held_back() <= (RAM as u64) + (1 << 20));
+        device.stats();
+    };
+    attack_with(features, &machine, &device, 4, (&mut script, host));
 }
 
 /// An entropy source that gives zeroes, and ends.

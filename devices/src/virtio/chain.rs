@@ -215,6 +215,12 @@ impl Chain {
         self.pieces.len()
     }
 
+    /// Guest addresses and lengths of what the device may write, in order.
+    pub fn writable_ranges(&self) -> impl Iterator<Item = (u64, u64)> {
+        let pieces = self.writable_pieces().iter();
+        pieces.map(|piece| (piece.address.0, piece.len as u64))
+    }
+
     fn readable_pieces(&self) -> &[Piece] {
         self.pieces.get(..self.readable).unwrap_or_default()
     }

@@ -5,6 +5,7 @@ use crate::device::DeviceError;
 use crate::state::{Section, StateError};
 use std::io;
 use std::sync::Arc;
+use vmm_api::state::Adjustment;
 
 /// What never changes about a device.
 #[derive(Debug, Clone)]
@@ -55,6 +56,17 @@ pub trait VirtioDevice: Send + Sync {
     /// # Errors
     /// [`StateError`] when it cannot be written.
     fn save(&self) -> Result<Option<Section>, StateError>;
+
+    /// Takes a setting that has changed; see [`crate::device::Device::adjust`].
+    fn adjust(&self, setting: Adjustment) -> bool {
+        let _ = setting;
+        false
+    }
+
+    /// Guest RAM that the guest has given up; see [`crate::device::Device::held_back`].
+    fn held_back(&self) -> u64 {
+        0
+    }
 
     /// Counters.
     fn stats(&self) -> serde_json::Value {

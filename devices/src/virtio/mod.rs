@@ -4,7 +4,7 @@
 //! transport/pci   registers: feature negotiation, queue addresses, doorbells, interrupts
 //!   | start(queues)            ^ signal, broken, drained
 //!   v                          |
-//! device.rs       what a model offers (block, console, gpu, input, net, rng): a dozen calls at most
+//! device.rs       what a model offers (balloon, block, console, gpu, ...): a dozen calls at most
 //!   | tasks
 //!   v
 //! worker.rs       one thread, one executor, a set of queues
@@ -23,6 +23,7 @@
 //! DEVICE_NEEDS_RESET; a malformed *request* is the device's business and gets an error status. Both
 //! are logged a few times and no more. No guest input may panic or allocate without bound.
 
+pub mod balloon;
 pub mod block;
 pub mod chain;
 pub mod console;

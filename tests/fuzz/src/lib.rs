@@ -95,6 +95,13 @@ pub const TARGETS: &[Target] = &[
         150,
     ),
     target(
+        "balloon",
+        "a memory balloon with its worker",
+        devices::fuzz::balloon,
+        seeds::scripts,
+        150,
+    ),
+    target(
         "pci",
         "configuration space, bridges, BARs",
         devices::fuzz::pci,

@@ -13,13 +13,15 @@ use attacks::ATTACKS;
 use random::Random;
 use victim::Victim;
 
-/// Test: all attacks on the disk, on the entropy source, on a console's control queue and one of its ports
-/// and, with `net=1`, on both sides of a network card, then `rounds=` random ones from `seed=`.
+/// Test: all attacks on the disk, on the entropy source, on a console's control queue and one of its ports,
+/// with `net=1` on both sides of a network card and with `balloon=1` on a balloon, then `rounds=` random ones
+/// from `seed=`.
 pub fn test(boot: &Boot) {
     let mut random = Random::new(boot.number("seed", 1));
     let rounds = boot.number("rounds", 300);
     say!("ready");
     let network = boot.number("net", 0) != 0;
+    let balloon = boot.number("balloon", 0) != 0;
     let mut victims = [
         Some(Victim::disk()),
         Some(Victim::entropy()),
@@ -27,6 +29,8 @@ pub fn test(boot: &Boot) {
         Some(Victim::port()),
         network.then(Victim::transmitter),
         network.then(Victim::receiver),
+        balloon.then(Victim::deflator),
+        balloon.then(Victim::reporter),
     ];
     let count = victims.iter().flatten().count();
     for victim in victims.iter_mut().flatten() {

@@ -21,14 +21,16 @@
 //! | `blkread` | reads the whole disk and prints a checksum | `disk` |
 //! | `port` | sends back what comes on port 1 of a console device, each byte plus one | |
 //! | `rng` | reads random bytes | |
+//! | `balloon` | gives up pages as the host asks, until `q`; `r` reports free ones | |
 //! | `blkbench` | so many transfers, for a benchmark | `disk`, `count`, `depth`, `bytes`, `random`, `write` |
 //! | `net-tx` | sends so many frames | `count`, `bytes`, `depth` |
 //! | `net-rx` | takes so many frames of the host, in sequence, after the first `warm=` | `count`, `bytes`, `warm` |
-//! | `hostile` | what no driver should do, to disk, rng, console and a network card | `seed`, `rounds`, `net=1` |
+//! | `hostile` | what no driver should do, to disk, rng, console, a network card and a balloon | `seed`, `rounds`, `net=1`, `balloon=1` |
 //! | `ioloop` | disk, rng and serial at once, every answer counted | `disk`, `count`, `depth` |
 #![no_std]
 #![no_main]
 
+mod balloon;
 mod bench;
 mod block;
 mod boot;
@@ -62,6 +64,7 @@ extern "C" fn user_main(start_info: u64) -> ! {
         "ram" => simple::ram(&boot),
         "lost" => simple::lost(&boot),
         "pci" => pci::list(),
+        "balloon" => balloon::test(&boot),
         "blk" => block::test(&boot),
         "blkbench" => bench::disk(&boot),
         "blkread" => block::checksum(&boot),

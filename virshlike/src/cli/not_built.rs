@@ -73,14 +73,8 @@ pub const TABLE: &[Absent] = &[
         "change the definition, then start it again: vm edit NAME",
     ),
     later(
-        &[
-            "setvcpus",
-            "setvcpu",
-            "setmem",
-            "setmaxmem",
-            "set-lifecycle-action",
-        ],
-        "changing processors, memory and actions by a command",
+        &["setvcpus", "setvcpu", "set-lifecycle-action"],
+        "changing processors and actions by a command",
         "change the definition, then start it again: vm edit NAME",
     ),
     later(

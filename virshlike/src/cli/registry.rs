@@ -171,6 +171,8 @@ pub const ENTRIES: &[Entry] = &[
     Entry::of::<verb::screenshot::Screenshot>(),
     Entry::of::<verb::send_key::SendKey>(),
     Entry::of::<verb::set_user_password::SetUserPassword>(),
+    Entry::of::<verb::setmem::Setmaxmem>(),
+    Entry::of::<verb::setmem::Setmem>(),
     Entry::of::<verb::shell::Shell>(),
     Entry::of::<verb::shutdown::Shutdown>(),
     Entry::of::<verb::shutdown_all::ShutdownAll>(),

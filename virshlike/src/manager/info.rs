@@ -4,6 +4,7 @@ use super::definition::mistakes;
 use super::{Domain, Manager};
 use crate::error::Result;
 use crate::model;
+use crate::runtime::Guest;
 use crate::runtime::guest::ANSWER;
 use crate::runtime::rundir::Liveness;
 use serde::Serialize;
@@ -184,12 +185,22 @@ impl Manager {
                 .map_or(model.vcpus.current, |status| status.vcpus),
             cpu_time_ns: status.as_ref().map(|status| status.cpu_time),
             max_memory_kib: size_kib,
-            used_memory_kib: status.map_or(current_kib, |status| status.memory / 1024),
+            used_memory_kib: status.map_or(current_kib, |status| {
+                status.memory_left.unwrap_or(status.memory) / 1024
+            }),
             persistent: domain.persistent,
             autostart: self.store.is_autostarted(&domain.name),
             managed_save: false,
         })
     }
+}
+
+/// What the balloon of a guest leaves to it, in KiB, as far as that can be told.
+fn memory_left(guest: &Guest, model: &model::Domain) -> Option<u64> {
+    let balloon = model.memballoon.as_ref();
+    balloon.filter(|balloon| balloon.present)?;
+    let left = guest.status(ANSWER).ok()?.memory_left?;
+    Some(left / 1024)
 }
 
 /// virsh's word for why a process is in its state.
@@ -234,6 +245,7 @@ impl Manager {
                 let live = model::Live {
                     id: guest.record.id,
                     connected: self.open_ports(&guest),
+                    current_kib: memory_left(&guest, &model),
                     ttys: guest.record.ttys,
                     taps: guest.record.taps,
                     cpu: guest.record.cpu,

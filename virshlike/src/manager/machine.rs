@@ -13,9 +13,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use uuid::Uuid;
 use vmm_api::spec::{
-    BlkSpec, BootSpec, DeviceKind, DeviceSpec, EndActions, HostSpec, MACHINE_NEWEST, MacAddress,
-    MachineSpec, MemoryBacking, MemorySpec, NetSpec, Origin, PciAddress, PvPanicSpec, RngSpec,
-    RootPortSpec, SPEC_VERSION, SerialSpec,
+    BalloonSpec, BlkSpec, BootSpec, DeviceKind, DeviceSpec, EndActions, HostSpec, MACHINE_NEWEST,
+    MacAddress, MachineSpec, MemoryBacking, MemorySpec, NetSpec, Origin, PciAddress, PvPanicSpec,
+    RngSpec, RootPortSpec, SPEC_VERSION, SerialSpec,
 };
 
 /// A machine whose files are open.
@@ -58,6 +58,7 @@ pub fn build(
     let mut descriptors = Descriptors::default();
     let boot = boot(model, &place, &mut descriptors)?;
     let mut devices = devices(model, &place, &mut descriptors)?;
+    devices.extend(balloon(model, &place)?);
     let kvm = descriptors.keep(host::open_kvm(kvm)?);
     // Last, for others see a tap come and go.
     let mut taps = BTreeMap::new();
@@ -250,6 +251,31 @@ fn devices(
     }
     devices.extend(display::devices(model, place)?);
     Ok(devices)
+}
+
+/// The balloon, unless there shall be none. Free pages go back to the host by themselves, but not where
+/// the RAM is to be kept at hand, or comes from a pool that may have run dry when it is wanted again.
+fn balloon(model: &model::Domain, place: &Place) -> Result<Option<DeviceSpec>> {
+    let Some(balloon) = model.memballoon.as_ref().filter(|balloon| balloon.present) else {
+        return Ok(None);
+    };
+    let model::Memory {
+        size_kib,
+        current_kib,
+        backing,
+        ..
+    } = &model.memory;
+    let kept = backing.hugepages_kib.is_some() || backing.locked || backing.immediate;
+    Ok(Some(DeviceSpec {
+        id: balloon.alias.clone(),
+        address: needed(balloon.address, balloon.at, place)?,
+        kind: DeviceKind::VirtioBalloon(BalloonSpec {
+            target: (current_kib < size_kib).then(|| current_kib.saturating_mul(1024)),
+            autodeflate: balloon.autodeflate,
+            free_page_reporting: balloon.free_page_reporting.unwrap_or(!kept),
+            stats_period: balloon.stats_period.unwrap_or(0),
+        }),
+    }))
 }
 
 pub(super) fn needed(

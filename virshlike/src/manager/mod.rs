@@ -12,6 +12,7 @@
 //! - [`fleet`]: what starts with the host, and what must end with it.
 //! - [`info`]: state and facts of one domain; [`stats`]: its figures; [`usage`]: all domains'.
 //! - [`watch`]: what happens to domains.
+//! - [`memory`]: what a guest has of its memory, and says of it.
 //! - [`retouch`](self): title, description and metadata; [`metadata`]: other programs' elements.
 //!
 //! Nothing here prints. A verb that only reads takes no lock and writes nothing.
@@ -32,6 +33,7 @@ pub mod fleet;
 pub mod host;
 pub mod info;
 pub mod machine;
+pub mod memory;
 pub mod metadata;
 pub mod node;
 mod numa;

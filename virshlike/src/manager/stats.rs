@@ -2,7 +2,8 @@
 //!
 //! Must never give a figure that is not known: a field that this build cannot tell is not there.
 
-use super::{Domain, Manager, State};
+use super::usage::resident;
+use super::{Domain, Manager, State, memory};
 use crate::error::Result;
 use crate::model::{self, DiskSource};
 use crate::runtime::guest::ANSWER;
@@ -89,12 +90,18 @@ impl Manager {
         if let Some(status) = status.as_ref().filter(|_| groups.cpu) {
             figures.push(("cpu.time".into(), status.cpu_time.into()));
         }
+        let devices = groups.interface || groups.block || groups.balloon;
+        let counters = match &guest {
+            Some(guest) if devices => self.device_stats(guest)?,
+            _ => Map::new(),
+        };
         if groups.balloon {
-            let current = status
-                .as_ref()
-                .map_or(model.memory.current_kib, |status| status.memory / 1024);
+            let current = status.as_ref().map_or(model.memory.current_kib, |status| {
+                status.memory_left.unwrap_or(status.memory) / 1024
+            });
             figures.push(("balloon.current".into(), current.into()));
             figures.push(("balloon.maximum".into(), model.memory.size_kib.into()));
+            add_balloon(&model, guest.as_ref(), &counters, &mut figures);
         }
         if groups.vcpu {
             let current = status.map_or(model.vcpus.current, |status| status.vcpus);
@@ -102,10 +109,6 @@ impl Manager {
             figures.push(("vcpu.maximum".into(), model.vcpus.max.into()));
             add_vcpus(guest.as_ref(), &mut figures);
         }
-        let counters = match &guest {
-            Some(guest) if groups.interface || groups.block => self.device_stats(guest)?,
-            _ => Map::new(),
-        };
         if groups.interface {
             add_cards(&model, guest.as_ref(), &counters, &mut figures);
         }
@@ -154,6 +157,25 @@ fn add_vcpus(guest: Option<&Guest>, figures: &mut Figures) {
         let name = format!("vcpu.{}.time", vcpu.index);
         figures.push((name, vcpu.cpu_time_ns.into()));
     }
+}
+
+/// What the guest says of its memory, and what its process holds of it.
+fn add_balloon(
+    model: &model::Domain,
+    guest: Option<&Guest>,
+    counters: &Map<String, Value>,
+    figures: &mut Figures,
+) {
+    let Some(guest) = guest else { return };
+    if let Some(balloon) = &model.memballoon {
+        for (name, value) in memory::of_devices(counters, &balloon.alias) {
+            // virsh has a dash here, and nowhere else.
+            let name = name.replace("last_update", "last-update");
+            figures.push((format!("balloon.{name}"), value));
+        }
+    }
+    let rss = resident(guest).map(|bytes| ("balloon.rss".into(), (bytes / 1024).into()));
+    figures.extend(rss);
 }
 
 fn add_cards(

@@ -47,6 +47,12 @@ pub struct Counters {
     pub cpu_time_ns: u64,
     /// Bytes of guest RAM.
     pub memory: u64,
+    /// Bytes of it that the balloon leaves to the guest.
+    pub memory_left: u64,
+    /// Bytes that the guest has unused, and could use without swapping, as far as it says so.
+    pub guest_unused: Option<u64>,
+    /// The second of these.
+    pub guest_usable: Option<u64>,
     /// Bytes that its process has in memory; 0 where /proc does not show it.
     pub resident: u64,
     /// Disk requests and bytes, all disks together.
@@ -101,6 +107,7 @@ fn of_guest(guest: &Guest) -> Option<Usage> {
             counters.vcpus = status.vcpus;
             counters.cpu_time_ns = status.cpu_time;
             counters.memory = status.memory;
+            counters.memory_left = status.memory_left.unwrap_or(status.memory);
             counters.resident = resident(guest).unwrap_or(0);
             (State::of_run(&status.run), Some(counters))
         }
@@ -137,7 +144,19 @@ fn of_devices(devices: &Map<String, Value>) -> Counters {
             .filter_map(|device| device.get(kind)?.get(counter)?.as_u64())
             .fold(0, u64::saturating_add)
     };
+    let said = |name: &str| {
+        let figure = |device: &Value| {
+            device
+                .get("statistics")?
+                .get("figures")?
+                .get(name)?
+                .as_u64()
+        };
+        devices.values().find_map(figure)
+    };
     Counters {
+        guest_unused: said("unused"),
+        guest_usable: said("usable"),
         read_requests: sum("read", "requests"),
         read_bytes: sum("read", "bytes"),
         write_requests: sum("write", "requests"),

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! UUID, machine version -> indices and places of root ports -> MAC addresses, places of devices
+//!   -> a balloon
 //! ```
 //!
 //! Every step only adds; what a person wrote is not moved. A complete definition is left alone.
@@ -233,7 +234,23 @@ impl<'a> Completer<'a> {
                 .ok_or_else(|| self.no_room(devices, "PCI slot"))?;
             display::add(devices, device.child(new_address(address, false)), edits);
         }
+        self.balloon(devices, edits);
         Ok(())
+    }
+
+    /// As libvirt does, a definition that says nothing of a balloon gets one; where there is no place
+    /// left it goes without.
+    fn balloon(&mut self, devices: Element<'_>, edits: &mut Edits) {
+        if devices.child("memballoon").is_some() {
+            return;
+        }
+        let Some(address) = self.slots.device_place() else {
+            return;
+        };
+        let balloon = NewElement::new("memballoon")
+            .attribute("model", "virtio")
+            .child(new_address(address, false));
+        edits.insert(devices.id(), balloon, schema::order("devices"));
     }
 
     fn macs(&self, devices: Element<'_>, uuid: Uuid, edits: &mut Edits) {

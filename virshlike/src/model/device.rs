@@ -416,8 +416,8 @@ pub struct MemBalloon {
     pub present: bool,
     /// `<stats period=...>` in seconds.
     pub stats_period: Option<u32>,
-    /// `freePageReporting=`; on when absent.
-    pub free_page_reporting: bool,
+    /// `freePageReporting=`; when absent it is on for RAM that is not to be kept at hand.
+    pub free_page_reporting: Option<bool>,
     /// `autodeflate=`
     pub autodeflate: bool,
     /// `<address type='pci'>`

@@ -5,7 +5,7 @@
 //! devices. The migratable form is for libvirt, which does not know our machine versions.
 
 use super::domain::Domain;
-use super::schema;
+use super::{memory, schema};
 use crate::runtime::record::{LiveCpu, VncPlace};
 use crate::xml::{Diagnostics, Document, Edits, Element, NewElement, Position};
 use std::collections::BTreeMap;
@@ -34,6 +34,8 @@ pub struct Live {
     pub sockets: BTreeMap<String, String>,
     /// Where the VNC server listens.
     pub vnc: Option<VncPlace>,
+    /// What the balloon leaves to the guest, in KiB.
+    pub current_kib: Option<u64>,
     /// Whether the guest has a channel open, by its alias, as far as that is known.
     pub connected: BTreeMap<String, bool>,
 }
@@ -61,6 +63,14 @@ pub fn live_xml(
     let mut edits = Edits::new();
     hide(document, options, &mut edits);
     show_cpu(document.root(), live.cpu.as_ref(), &mut edits);
+    // Where the document says nothing, all of the memory is meant.
+    let said = document.root().child("currentMemory").is_some();
+    if let Some(kib) = live
+        .current_kib
+        .filter(|kib| said || *kib != domain.memory.size_kib)
+    {
+        memory::amount(document, "currentMemory", kib, &mut edits);
+    }
     if !options.migratable {
         edits.set_attribute(document.root().id(), "id", &live.id.to_string());
         if let Some(devices) = document.root().child("devices") {

@@ -106,6 +106,38 @@ fn every_mistake_is_told_at_once_with_the_right_word() {
 }
 
 #[test]
+fn who_wants_no_balloon_gets_none_and_a_full_machine_goes_without() {
+    let none = SMALL.replace(
+        "  </devices>",
+        "    <memballoon model='none'/>\n  </devices>",
+    );
+    let (document, domain) = completed(&none);
+    assert!(!domain.memballoon.expect("said").present);
+    assert_eq!(document.text().matches("memballoon").count(), 1);
+    let disks: String = (0..29)
+        .map(|n| {
+            let name = char::from(b'a' + n % 26);
+            let more = if n < 26 { "" } else { "a" };
+            format!(
+                "<disk type='file'><source file='/d{n}'/><target dev='vd{more}{name}'/></disk>\n"
+            )
+        })
+        .collect();
+    for (more, there) in [
+        ("", true),
+        (
+            "<rng model='virtio'><backend model='random'/></rng>\n",
+            false,
+        ),
+    ] {
+        let start = "<domain type='kvm'><name>a</name><memory>65536</memory><vcpu>1</vcpu><os><type>hvm</type>\
+                     <kernel>/k</kernel></os><devices>\n";
+        let (_, domain) = completed(&format!("{start}{disks}{more}</devices></domain>"));
+        assert_eq!(domain.memballoon.is_some(), there);
+    }
+}
+
+#[test]
 fn completion_adds_lines_and_touches_no_other() {
     let (document, domain) = completed(SMALL);
     let uuid = domain.uuid.expect("a UUID");
@@ -125,6 +157,13 @@ fn completion_adds_lines_and_touches_no_other() {
         .replace(
             "model='random'/>\n",
             &format!("model='random'/>\n{}", address(2)),
+        )
+        .replace(
+            "  </devices>\n",
+            &format!(
+                "    <memballoon model='virtio'>\n{}    </memballoon>\n  </devices>\n",
+                address(3)
+            ),
         );
     assert_eq!(document.text(), expected);
 

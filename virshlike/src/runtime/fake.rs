@@ -18,7 +18,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -28,9 +28,9 @@ use vmm_api::control::{
 };
 use vmm_api::cpu::{self, HostCpu, Model, Set};
 use vmm_api::end::{EndReason, EndRecord};
-use vmm_api::spec::{BootSpec, DeviceKind, Fd, MachineSpec};
+use vmm_api::spec::{BalloonSpec, BootSpec, DeviceKind, Fd, MachineSpec};
 use vmm_api::speed::KernelSpeed;
-use vmm_api::state::{Decision, PauseReason, RunState, decide};
+use vmm_api::state::{Adjustment, Decision, PauseReason, RunState, decide};
 
 /// What the fake guest writes on its console when it starts.
 pub const GREETING: &str = "fake guest\r\n";
@@ -51,6 +51,8 @@ struct Machine {
     run: Mutex<RunState>,
     over: AtomicBool,
     listeners: Mutex<Vec<UnixStream>>,
+    /// What the balloon has left to the guest, which does at once as it is told.
+    memory_left: AtomicU64,
     started: Instant,
 }
 
@@ -85,6 +87,13 @@ fn console_of(spec: &MachineSpec) -> Option<Fd> {
     })
 }
 
+fn balloon(spec: &MachineSpec) -> Option<&BalloonSpec> {
+    spec.devices.iter().find_map(|device| match &device.kind {
+        DeviceKind::VirtioBalloon(balloon) => Some(balloon),
+        _ => None,
+    })
+}
+
 fn serve(spec: MachineSpec, mut ends: Ends) -> io::Result<EndReason> {
     let BootSpec::Kernel { cmdline, .. } = &spec.boot;
     let asked = |word: &str| cmdline.split_whitespace().any(|part| part == word);
@@ -95,11 +104,14 @@ fn serve(spec: MachineSpec, mut ends: Ends) -> io::Result<EndReason> {
     } else {
         RunState::Running
     };
+    let left = balloon(&spec).and_then(|balloon| balloon.target);
+    let left = left.unwrap_or(spec.memory.size);
     let machine = Arc::new(Machine {
         spec,
         run: Mutex::new(run),
         over: AtomicBool::new(false),
         listeners: Mutex::new(Vec::new()),
+        memory_left: AtomicU64::new(left),
         started: Instant::now(),
     });
     if fail {
@@ -276,6 +288,11 @@ impl Machine {
             Request::Powerdown | Request::Reboot => self.set(state, &Event::Powerdown),
             Request::Reset => self.set(state, &Event::Reset),
             Request::Destroy | Request::Quit => end = Some(EndReason::Destroyed),
+            Request::Adjust { setting } if balloon(&self.spec).is_some() => {
+                if let Adjustment::Memory { bytes } = setting {
+                    self.memory_left.store(bytes, Ordering::SeqCst);
+                }
+            }
             Request::Stats { .. } => {
                 let devices = serde_json::Map::new();
                 return (Ok(Reply::Stats { devices }), None);
@@ -299,6 +316,7 @@ impl Machine {
             uptime: self.started.elapsed().as_secs(),
             cpu_time: 1_500_000_000,
             memory: self.spec.memory.size,
+            memory_left: balloon(&self.spec).map(|_| self.memory_left.load(Ordering::SeqCst)),
             vcpus: self.spec.cpus.count,
             devices: self
                 .spec

@@ -167,6 +167,22 @@ pub enum AfterDump {
     Reset,
 }
 
+/// A setting of a machine that can change while it is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Adjustment {
+    /// What the balloon is to leave to the guest.
+    Memory {
+        /// Bytes, a multiple of 4096, at most all of the RAM.
+        bytes: u64,
+    },
+    /// How often the guest is asked for its statistics.
+    StatsPeriod {
+        /// Seconds; 0: only when somebody asks.
+        seconds: u32,
+    },
+}
+
 /// What kind of thing is asked, without its arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -195,11 +211,13 @@ pub enum RequestKind {
     MigrateOut,
     /// Stop the job that runs.
     AbortJob,
+    /// Change a setting.
+    Adjust(Adjustment),
 }
 
 impl RequestKind {
-    /// All of them; a dump stands for every kind of dump.
-    pub const ALL: [Self; 12] = [
+    /// All of them; a dump stands for every kind of dump, and a setting for every setting.
+    pub const ALL: [Self; 13] = [
         Self::Query,
         Self::Pause,
         Self::Resume,
@@ -212,6 +230,7 @@ impl RequestKind {
         Self::Dump(AfterDump::Resume),
         Self::MigrateOut,
         Self::AbortJob,
+        Self::Adjust(Adjustment::StatsPeriod { seconds: 0 }),
     ];
 
     /// The verb that messages use.
@@ -229,6 +248,7 @@ impl RequestKind {
             Self::Dump(_) => "dump",
             Self::MigrateOut => "migrate",
             Self::AbortJob => "domjobabort",
+            Self::Adjust(_) => "setmem",
         }
     }
 }

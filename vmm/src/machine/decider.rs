@@ -21,7 +21,9 @@ use std::collections::{BTreeSet, VecDeque};
 use vmm_api::control::{ControlError, ErrorKind, Event};
 use vmm_api::end::EndReason;
 use vmm_api::spec::{EndAction, EndActions};
-use vmm_api::state::{AfterDump, Decision, Job, PauseReason, RequestKind, RunState, decide};
+use vmm_api::state::{
+    Adjustment, AfterDump, Decision, Job, PauseReason, RequestKind, RunState, decide,
+};
 
 /// Somebody wants something. `T` is who, to be answered.
 #[derive(Debug)]
@@ -73,6 +75,8 @@ pub enum Effect<T> {
     Start(Step),
     /// Answer this request.
     Answer(T, Result<(), ControlError>),
+    /// Change this setting and answer this request.
+    Adjust(Adjustment, T),
     /// Press the ACPI power button.
     PressPower,
     /// Ask [`Ask::Deadline`] after the spec's time, if the machine is still there.
@@ -247,6 +251,7 @@ impl<T> Decider<T> {
                 );
                 vec![Effect::Answer(who, Err(error))]
             }
+            R::Adjust(setting) => vec![Effect::Adjust(setting, who)],
             R::AbortJob | R::Query => vec![Effect::Answer(who, Ok(()))],
         }
     }

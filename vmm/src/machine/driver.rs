@@ -19,6 +19,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use vmm_api::control::{ControlError, ErrorKind, Event, Reply, Request, Status};
 use vmm_api::end::EndReason;
+use vmm_api::spec::{DeviceKind, DeviceSpec};
+use vmm_api::state::Adjustment;
 
 /// After this long a machine runs, and what its start took is no longer needed.
 const STARTED: Duration = Duration::from_secs(1);
@@ -179,6 +181,7 @@ impl Driver {
             match effect {
                 Effect::Start(step) => self.start(step),
                 Effect::Answer(ticket, result) => ticket.answer(result.map(|()| Reply::Done)),
+                Effect::Adjust(setting, ticket) => ticket.answer(self.adjust(setting)),
                 Effect::PressPower => self.machine.press_power_button(),
                 Effect::StartDeadline => {
                     let seconds = self.machine.spec().host.powerdown_seconds;
@@ -244,6 +247,7 @@ impl Driver {
             uptime: self.started.elapsed().as_secs(),
             cpu_time: seconds * 1_000_000_000 + nanoseconds,
             memory: spec.memory.size,
+            memory_left: self.memory_left(),
             vcpus: spec.cpus.count,
             devices: spec
                 .devices
@@ -251,6 +255,38 @@ impl Driver {
                 .map(|device| device.id.clone())
                 .collect(),
         }
+    }
+
+    /// What the guest has for itself, where a balloon may hold a part back.
+    fn memory_left(&self) -> Option<u64> {
+        let spec = self.machine.spec();
+        let balloon = |device: &DeviceSpec| matches!(device.kind, DeviceKind::VirtioBalloon(_));
+        spec.devices.iter().any(balloon).then(|| {
+            let held = self
+                .machine
+                .devices()
+                .iter()
+                .map(|device| device.held_back());
+            spec.memory.size.saturating_sub(held.sum())
+        })
+    }
+
+    fn adjust(&self, setting: Adjustment) -> Result<Reply, ControlError> {
+        let size = self.machine.spec().memory.size;
+        if let Adjustment::Memory { bytes } = setting
+            && (bytes > size || !bytes.is_multiple_of(4096))
+        {
+            let message =
+                format!("{bytes} bytes of memory; the guest has {size}, in pages of 4096");
+            return Err(ControlError::new(ErrorKind::Invalid, message));
+        }
+        tracing::info!(?setting, "a setting changes");
+        let mut devices = self.machine.devices().iter();
+        if devices.any(|device| device.adjust(setting)) {
+            return Ok(Reply::Done);
+        }
+        let message = "the machine has no memory balloon";
+        Err(ControlError::new(ErrorKind::Unsupported, message))
     }
 
     fn stats(&self, wanted: Option<&str>) -> Result<Reply, ControlError> {

@@ -1,6 +1,7 @@
 //! A device that is attacked: its rings, and a proper request to see whether it still serves.
 
 use super::console;
+use crate::balloon::{self, BALLOON};
 use crate::memory::{self, load, store};
 use crate::virtio::{Device, INDIRECT_FEATURE};
 use core::sync::atomic::{Ordering, fence};
@@ -85,12 +86,28 @@ impl Victim {
         (self.kind, self.queue) == (CONSOLE, CONTROL)
     }
 
+    /// Where a balloon's driver says which pages it uses again. What is given up by mistake would be the
+    /// attacker's own.
+    pub fn deflator() -> Self {
+        Self::find("the balloon", BALLOON, balloon::DEFLATE)
+    }
+
+    /// Where it reports free ones.
+    pub fn reporter() -> Self {
+        Self::find("the balloon's reports", BALLOON, balloon::REPORTING)
+    }
+
     fn find(name: &'static str, kind: u16, queue: u16) -> Self {
+        let features = match kind {
+            CONSOLE => MULTIPORT,
+            BALLOON => balloon::FEATURES,
+            _ => 0,
+        };
         Self {
             name,
             kind,
-            features: if kind == CONSOLE { MULTIPORT } else { 0 },
             queue,
+            features,
             device: Device::find(kind, 0),
             rings: [0; 3].map(|_: u64| memory::take(4096)),
             table: memory::take(4096),
@@ -191,6 +208,7 @@ impl Victim {
                 (self.data + 16, 1, WRITE, 0),
             ]),
             (NETWORK, TRANSMIT) => self.send(&[(self.data, 12, 0, 0), (self.data + 512, 64, 0, 0)]),
+            (BALLOON, balloon::DEFLATE) => self.send(&[(self.data + 512, 512, 0, 0)]),
             (NETWORK, _) => self.send(&[(self.data + 512, 2048, WRITE, 0)]),
             (CONSOLE, CONTROL) => {
                 console::message(self, (0, console::DEVICE_READY, 1));

@@ -22,6 +22,32 @@ type Row = (
     fn(&Counters) -> String,
 );
 
+/// The same, for what only some guests tell.
+type ToldRow = (
+    &'static str,
+    Kind,
+    &'static str,
+    &'static str,
+    fn(&Counters) -> Option<u64>,
+);
+
+const TOLD: &[ToldRow] = &[
+    (
+        "vm_domain_guest_unused_bytes",
+        Kind::Gauge,
+        "bytes",
+        "Memory that the guest says it has unused.",
+        |of| of.guest_unused,
+    ),
+    (
+        "vm_domain_guest_usable_bytes",
+        Kind::Gauge,
+        "bytes",
+        "Memory that the guest says it can use without swapping.",
+        |of| of.guest_usable,
+    ),
+];
+
 const FIGURES: &[Row] = &[
     (
         "vm_domain_vcpus",
@@ -43,6 +69,13 @@ const FIGURES: &[Row] = &[
         "bytes",
         "Guest RAM.",
         |of| of.memory.to_string(),
+    ),
+    (
+        "vm_domain_memory_left_bytes",
+        Kind::Gauge,
+        "bytes",
+        "Guest RAM that the balloon leaves to the guest.",
+        |of| of.memory_left.to_string(),
     ),
     (
         "vm_domain_resident_bytes",
@@ -141,6 +174,14 @@ fn text(list: &[Summary], usage: &[Usage]) -> String {
         for one in usage {
             if let Some(counters) = &one.counters {
                 of(&mut family, one, &figure(counters));
+            }
+        }
+    }
+    for (name, kind, unit, help, figure) in TOLD {
+        let mut family = text.family(name, *kind, unit, help);
+        for one in usage {
+            if let Some(value) = one.counters.as_ref().and_then(figure) {
+                of(&mut family, one, &value.to_string());
             }
         }
     }

@@ -66,6 +66,7 @@ pub mod resume;
 pub mod screenshot;
 pub mod send_key;
 pub mod set_user_password;
+pub mod setmem;
 pub mod shell;
 pub mod shutdown;
 pub mod shutdown_all;

@@ -64,7 +64,8 @@ pub struct Scope {
 }
 
 impl Scope {
-    fn affects(&self) -> Affects {
+    /// What a change is about.
+    pub fn affects(&self) -> Affects {
         Affects {
             live: self.live,
             config: self.config,

@@ -284,13 +284,14 @@ fn startable(root: Element<'_>, domain: &Domain, findings: &mut Findings<'_>) {
             );
         }
     }
-    if domain.memory.current_kib < domain.memory.size_kib {
+    let no_balloon = domain.memballoon.as_ref().is_some_and(|b| !b.present);
+    if no_balloon && domain.memory.current_kib < domain.memory.size_kib {
         let at = root
             .child("currentMemory")
             .map_or(domain.memory.at, Element::position);
         findings.warn(
             at,
-            "<currentMemory> below <memory> has no effect: the balloon is not built yet, the guest starts with all of <memory>",
+            "<currentMemory> below <memory> has no effect without a balloon: the guest has all of <memory>",
         );
     }
 }

@@ -429,7 +429,7 @@ pub(super) fn memballoon(element: Element<'_>, findings: &mut Findings<'_>) -> M
         findings.parsed(stats, "period", "a number of seconds", value::unsigned32)
     });
     let mut switch = |name: &str| findings.parsed(element, name, "'on' or 'off'", value::on_off);
-    let free_page_reporting = switch("freePageReporting").unwrap_or(true);
+    let free_page_reporting = switch("freePageReporting");
     let autodeflate = switch("autodeflate").unwrap_or(false);
     if element.attribute("model").is_none() {
         findings.error_with_hint(

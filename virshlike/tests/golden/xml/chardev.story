@@ -11,6 +11,9 @@ chardev.xml:19:19: error: type='tcp' of <serial>: only a pty can be behind it so
   32     <controller type='virtio-serial' index='0'>
   33       <address type='pci' domain='0x0000' bus='0x00' slot='0x01' function='0x0'/>
   34     </controller>
+  35     <memballoon model='virtio'>
+  36       <address type='pci' domain='0x0000' bus='0x00' slot='0x02' function='0x0'/>
+  37     </memballoon>
 
 == shown of a running domain
    1 <domain type='kvm' id='3'>
@@ -24,4 +27,5 @@ chardev.xml:19:19: error: type='tcp' of <serial>: only a pty can be behind it so
   31       <alias name='serial0'/>
   35       <alias name='channel0'/>
   41       <alias name='virtio-serial0'/>
+  45       <alias name='balloon0'/>
 

@@ -4,7 +4,6 @@ controller.xml:17:23: warning: type='usb' of <controller> has no effect: there i
 == refused at start
 controller.xml:16:35: error: model='pcie-to-pci-bridge' of <controller>: only root ports are built
 controller.xml:19:23: error: type='scsi' of <controller>: SCSI is not built yet
-controller.xml:23:24: error: model='virtio' of <memballoon>: the balloon is not built yet; say model='none'
 
 == added to the definition
    6     <type arch='x86_64' machine='vm-q35-1'>hvm</type>

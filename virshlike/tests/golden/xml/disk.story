@@ -15,6 +15,9 @@ disk.xml:50:30: error: bus='ide' of <target>: there is no IDE; start with --map-
   28       <address type='pci' domain='0x0000' bus='0x00' slot='0x01' function='0x0'/>
   40       <address type='pci' domain='0x0000' bus='0x00' slot='0x02' function='0x0'/>
   49       <address type='pci' domain='0x0000' bus='0x00' slot='0x03' function='0x0'/>
+  56     <memballoon model='virtio'>
+  57       <address type='pci' domain='0x0000' bus='0x00' slot='0x04' function='0x0'/>
+  58     </memballoon>
 
 == shown of a running domain
    1 <domain type='kvm' id='3'>
@@ -24,4 +27,5 @@ disk.xml:50:30: error: bus='ide' of <target>: there is no IDE; start with --map-
   43       <alias name='virtio-disk2'/>
   53       <alias name='virtio-disk3'/>
   59       <alias name='ide0-0-0'/>
+  63       <alias name='balloon0'/>
 

@@ -15,6 +15,9 @@ display.xml:17:5: warning: <sound> has no effect: there is no sound
   25     <input type='keyboard' bus='virtio'>
   26       <address type='pci' domain='0x0000' bus='0x00' slot='0x03' function='0x0'/>
   27     </input>
+  28     <memballoon model='virtio'>
+  29       <address type='pci' domain='0x0000' bus='0x00' slot='0x04' function='0x0'/>
+  30     </memballoon>
 
 == differs in dumpxml
   15     <graphics type='vnc' port='-1' autoport='yes' listen='127.0.0.1'>
@@ -47,6 +50,10 @@ display.xml:17:5: warning: <sound> has no effect: there is no sound
   33       <alias name='input3'/>
   34       <address type='pci' domain='0x0000' bus='0x00' slot='0x03' function='0x0'/>
   35     </input>
-  36   </devices>
-  37 </domain>
+  36     <memballoon model='virtio'>
+  37       <alias name='balloon0'/>
+  38       <address type='pci' domain='0x0000' bus='0x00' slot='0x04' function='0x0'/>
+  39     </memballoon>
+  40   </devices>
+  41 </domain>
 

@@ -15,6 +15,9 @@ interface.xml:26:22: error: type='user' of <interface>: networking in user space
   29       <mac address='52:54:00:6a:4b:5b'/>
   30       <address type='pci' domain='0x0000' bus='0x00' slot='0x02' function='0x0'/>
   31     </interface>
+  32     <memballoon model='virtio'>
+  33       <address type='pci' domain='0x0000' bus='0x00' slot='0x03' function='0x0'/>
+  34     </memballoon>
 
 == shown of a running domain
    1 <domain type='kvm' id='3'>
@@ -23,4 +26,5 @@ interface.xml:26:22: error: type='user' of <interface>: networking in user space
   16       <alias name='net0'/>
   30       <alias name='net1'/>
   34       <alias name='net2'/>
+  38       <alias name='balloon0'/>
 

@@ -1,5 +1,4 @@
 == warnings
-memory.xml:9:3: warning: <currentMemory> below <memory> has no effect: the balloon is not built yet, the guest starts with all of <memory>
 memory.xml:18:43: warning: threads='2' of <allocation> has no effect: the number of threads is ours to choose
 memory.xml:19:5: warning: <discard> has no effect: RAM is given back when the process ends
 

@@ -51,8 +51,11 @@ vnc.xml:29:20: error: type='ramfb' of <model>: this card is not built; use type=
   38     <input type='keyboard' bus='virtio'>
   39       <address type='pci' domain='0x0000' bus='0x00' slot='0x04' function='0x0'/>
   40     </input>
-  41   </devices>
-  42 </domain>
+  41     <memballoon model='virtio'>
+  42       <address type='pci' domain='0x0000' bus='0x00' slot='0x05' function='0x0'/>
+  43     </memballoon>
+  44   </devices>
+  45 </domain>
 
 == differs in dumpxml
   18     <graphics type='vnc' port='5907' websocket='5700' keymap='de' passwdValidTo='2030-12-31T23:59:59' sharePolicy='force-shared' powerControl='yes'>
@@ -69,4 +72,5 @@ vnc.xml:29:20: error: type='ramfb' of <model>: this card is not built; use type=
   39       <alias name='video1'/>
   44       <alias name='video2'/>
   47       <alias name='input1'/>
+  51       <alias name='balloon0'/>
 

@@ -20,7 +20,7 @@ pub mod client;
 pub mod frame;
 
 use crate::end::EndReason;
-use crate::state::{AfterDump, Job, PauseReason, Refusal, RequestKind, RunState};
+use crate::state::{Adjustment, AfterDump, Job, PauseReason, Refusal, RequestKind, RunState};
 use serde::{Deserialize, Serialize};
 
 /// The oldest version that this build speaks.
@@ -109,6 +109,11 @@ pub enum Request {
         /// How long they are held, in milliseconds, a minute at most.
         hold_ms: u32,
     },
+    /// Change a setting; answered when the device that it is for has taken it.
+    Adjust {
+        /// Which, and to what.
+        setting: Adjustment,
+    },
     /// Counters of one device, or of all.
     Stats {
         /// The device's alias.
@@ -137,6 +142,7 @@ impl Request {
             Self::Dump { then } => Some(RequestKind::Dump(*then)),
             Self::MigrateOut => Some(RequestKind::MigrateOut),
             Self::AbortJob => Some(RequestKind::AbortJob),
+            Self::Adjust { setting } => Some(RequestKind::Adjust(*setting)),
         }
     }
 }
@@ -176,6 +182,9 @@ pub struct Status {
     pub cpu_time: u64,
     /// Bytes of guest RAM.
     pub memory: u64,
+    /// Bytes of it that the guest has for itself; the rest is in its balloon. All when absent.
+    #[serde(default)]
+    pub memory_left: Option<u64>,
     /// vCPUs online.
     pub vcpus: u32,
     /// Which optional devices and what they were given, for `dumpxml` of a running domain.

@@ -54,6 +54,7 @@ pub(super) fn check(spec: &MachineSpec) -> Vec<Problem> {
     check_machine(spec, &mut problems);
     check_cpus(spec, &mut problems);
     check_devices(&spec.devices, &mut problems);
+    check_balloons(spec, &mut problems);
     problems.0
 }
 
@@ -237,7 +238,9 @@ fn check_kind(device: &DeviceSpec, path: &str, ports: &mut BTreeSet<u8>, problem
             }
         }
         DeviceKind::VirtioGpu(gpu) => check_gpu(gpu, path, problems),
-        DeviceKind::DebugExit(_)
+        // A balloon is looked at beside the RAM that it is for.
+        DeviceKind::VirtioBalloon(_)
+        | DeviceKind::DebugExit(_)
         | DeviceKind::PvPanic(_)
         | DeviceKind::PcieRootPort(_)
         | DeviceKind::VirtioInput(_) => {}
@@ -263,6 +266,30 @@ fn check_gpu(gpu: &GpuSpec, path: &str, problems: &mut Problems) {
                 gpu.memory
             ),
         );
+    }
+}
+
+fn check_balloons(spec: &MachineSpec, problems: &mut Problems) {
+    let size = spec.memory.size;
+    let balloons = spec.devices.iter().filter_map(|device| match &device.kind {
+        DeviceKind::VirtioBalloon(balloon) => Some((&device.id, balloon)),
+        _ => None,
+    });
+    for (index, (id, balloon)) in balloons.enumerate() {
+        let path = format!("devices/{id}");
+        if index > 0 {
+            problems.add(&path, "a machine has one balloon at most");
+        }
+        if let Some(target) = balloon.target
+            && (!(MIN_MEMORY..=size).contains(&target) || !target.is_multiple_of(4096))
+        {
+            problems.add(
+                &path,
+                format!(
+                    "a target of {target} bytes; it must be a multiple of 4096 from {MIN_MEMORY} to {size}"
+                ),
+            );
+        }
     }
 }
 

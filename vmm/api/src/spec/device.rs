@@ -42,6 +42,8 @@ pub enum DeviceKind {
     VirtioGpu(GpuSpec),
     /// A virtio keyboard, tablet or mouse (virtio 1.3 §5.8).
     VirtioInput(InputSpec),
+    /// A virtio memory balloon (virtio 1.3 §5.5); at most one.
+    VirtioBalloon(BalloonSpec),
 }
 
 /// A serial port. All of its outputs are optional and none may ever stall a vCPU.
@@ -258,6 +260,24 @@ pub struct RngSpec {
     /// The period of the limit in milliseconds.
     #[serde(default)]
     pub period_ms: Option<u32>,
+}
+
+/// A virtio memory balloon.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BalloonSpec {
+    /// Bytes of RAM that the guest is asked to content itself with, a multiple of 4096, at most all of
+    /// it (`<currentMemory>`); all of it when absent.
+    #[serde(default)]
+    pub target: Option<u64>,
+    /// The guest may take pages back by itself before it kills a process for want of memory.
+    #[serde(default)]
+    pub autodeflate: bool,
+    /// The guest tells which of its pages are free, and they are given back to the host.
+    #[serde(default)]
+    pub free_page_reporting: bool,
+    /// Seconds from one set of the guest's statistics to the next; 0: only when somebody asks.
+    #[serde(default)]
+    pub stats_period: u32,
 }
 
 /// A virtio network card on a tap device.

@@ -74,6 +74,7 @@ fn device(spec: &DeviceSpec, fds: &mut Vec<Fd>) {
         DeviceKind::DebugExit(_)
         | DeviceKind::PvPanic(_)
         | DeviceKind::PcieRootPort(_)
+        | DeviceKind::VirtioBalloon(_)
         | DeviceKind::VirtioGpu(_)
         | DeviceKind::VirtioInput(_) => {}
     }

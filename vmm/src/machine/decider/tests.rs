@@ -139,6 +139,25 @@ fn a_reset_that_came_with_the_pause_is_not_lost_in_a_save() {
 }
 
 #[test]
+fn settings_change_while_it_runs_or_stands_still_but_not_under_a_job() {
+    let setting = Adjustment::StatsPeriod { seconds: 5 };
+    let kind = RequestKind::Adjust(setting);
+    for paused in [false, true] {
+        let mut decider = Decider::new(EndActions::default(), paused);
+        let effects = decider.ask(Ask::Client(kind, 1));
+        assert_eq!(effects, [Effect::Adjust(setting, 1)]);
+        decider.ask(Ask::Client(RequestKind::Save, 2));
+        let effects = decider.ask(Ask::Client(kind, 3));
+        assert_eq!(answers(&effects), [(3, false)]);
+    }
+    let mut decider = running();
+    decider.ask(Ask::Client(RequestKind::Pause, 1));
+    assert!(decider.ask(Ask::Client(kind, 2)).is_empty());
+    let effects = decider.finished(Ok(()));
+    assert!(effects.contains(&Effect::Adjust(setting, 2)), "{effects:?}");
+}
+
+#[test]
 fn destroy_stops_a_job_and_then_the_machine() {
     let mut decider = running();
     decider.ask(Ask::Client(RequestKind::Save, 1));
@@ -375,7 +394,8 @@ proptest! {
             for effect in effects {
                 match effect {
                     Effect::Start(_) => running += 1,
-                    Effect::Answer(who, _) => *answered.entry(who).or_default() += 1,
+                    // The driver answers this one when it has done so.
+                    Effect::Answer(who, _) | Effect::Adjust(_, who) => *answered.entry(who).or_default() += 1,
                     Effect::Exit(_) => exited = true,
                     _ => {}
                 }

@@ -30,6 +30,7 @@ use layout::Function;
 use std::sync::Arc;
 use transport::Core;
 use vmm_api::spec::PciAddress;
+use vmm_api::state::Adjustment;
 
 /// A virtio device behind PCI, as the machine holds it.
 pub struct VirtioPci {
@@ -117,6 +118,14 @@ impl Device for VirtioPci {
         )?];
         sections.extend(self.core.device().save()?);
         Ok(Saved::Sections(sections))
+    }
+
+    fn adjust(&self, setting: Adjustment) -> bool {
+        self.core.device().adjust(setting)
+    }
+
+    fn held_back(&self) -> u64 {
+        self.core.device().held_back()
     }
 
     fn stats(&self) -> serde_json::Value {

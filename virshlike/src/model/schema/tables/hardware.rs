@@ -163,21 +163,38 @@ const SMALL: Group = Group {
         ),
         part("rng/rate@bytes,period", Number),
         part("rng/driver", Empty),
-        part("memballoon", Empty),
+        honoured(
+            "memballoon",
+            Empty,
+            "guest RAM that the guest does without, for `setmem`; a virtio one when absent",
+        ),
         honoured(
             "memballoon@model",
             Words(&[
+                word("virtio"),
+                word("virtio-non-transitional"),
                 word("none"),
-                kept_word("virtio", NO_BALLOON),
-                kept_word("virtio-non-transitional", NO_BALLOON),
-                kept_word("virtio-transitional", NO_BALLOON),
+                kept_word("virtio-transitional", "virtio devices are modern only"),
                 kept_word("xen", "this is no Xen host"),
             ]),
-            "none",
+            "virtio; none for a guest that keeps all of its RAM",
         ),
-        part("memballoon@autodeflate,freePageReporting", OnOff),
+        honoured(
+            "memballoon@autodeflate",
+            OnOff,
+            "the guest takes memory back before it kills a process for want of it; off when absent",
+        ),
+        honoured(
+            "memballoon@freePageReporting",
+            OnOff,
+            "what is free in the guest is given back to the host; on when absent, but for huge pages, locked and preallocated RAM",
+        ),
         part("memballoon/stats", Empty),
-        part("memballoon/stats@period", Number),
+        honoured(
+            "memballoon/stats@period",
+            Number,
+            "seconds from one set of the guest's figures to the next; asked for when wanted when absent",
+        ),
         part("memballoon/driver", Empty),
         warned("watchdog", Empty, "there is no watchdog").many(),
         part(
@@ -218,8 +235,6 @@ const SMALL: Group = Group {
         ),
     ],
 };
-
-const NO_BALLOON: &str = "the balloon is not built yet; say model='none'";
 
 const MEMORY: Group = Group {
     title: "Memory devices",
