@@ -24,6 +24,16 @@ const LIBRARIES: [(&str, &[&str]); 3] = [
     ("libc.so", &["libc.a", "libgcc_eh.a", "libgcc.a"]),
     ("libm.so", &["libm.a"]),
 ];
+/// Functions that Rust's library uses where the C library has them. An archive gives what is asked for
+/// and nothing that may be missing, so that a crate's own call of one of these would go nowhere.
+const ASKED_FOR: [&str; 6] = [
+    "copy_file_range",
+    "getrandom",
+    "gettid",
+    "preadv2",
+    "pwritev2",
+    "statx",
+];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -42,6 +52,9 @@ fn main() {
     if let Some(folder) = archives().filter(|_| !by_rustc) {
         println!("cargo::rustc-link-arg-bins=-static-pie");
         println!("cargo::rustc-link-arg-bins=-L{}", folder.display());
+        for name in ASKED_FOR {
+            println!("cargo::rustc-link-arg-bins=-Wl,--undefined={name}");
+        }
     }
 }
 
