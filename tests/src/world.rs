@@ -178,6 +178,14 @@ impl Drop for World {
         for id in String::from_utf8_lossy(&ids).split_whitespace() {
             self.vm(&["destroy", id]);
         }
+        // A network's server would outlive the namespace.
+        let networks = match self.network {
+            Some(_) => self.vm(&["net-list", "--name"]).stdout,
+            None => Vec::new(),
+        };
+        for name in String::from_utf8_lossy(&networks).split_whitespace() {
+            self.vm(&["net-destroy", name]);
+        }
         if let Some(holder) = &mut self.network {
             // It ends with its input.
             drop(holder.stdin.take());

@@ -69,6 +69,10 @@ const COMMANDS: &[&[&str]] = &[
     &["top"],
     &["metrics"],
     &["event", "--list"],
+    &["net-list", "--all"],
+    &["net-info", "default"],
+    &["net-name", "default"],
+    &["net-uuid", "default"],
     &["version"],
     &["uri"],
     &["hostname"],
@@ -208,6 +212,8 @@ fn world() -> World {
     std::fs::write(world.path("web01.xml"), xml.replace("</devices>", card)).unwrap();
     world.ok(&["define", "web01.xml"]);
     world.ok(&["autostart", "web01"]);
+    let network = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/default-network.xml");
+    world.ok(&["net-define", network]);
     world
 }
 

@@ -92,6 +92,11 @@ fn the_memory_of_guests() {
 }
 
 #[test]
+fn definitions_of_networks() {
+    replay("networks.txt");
+}
+
+#[test]
 fn the_cpu_of_guests_and_host() {
     replay("cpu.txt");
 }

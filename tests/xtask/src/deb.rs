@@ -127,6 +127,8 @@ fn host_files(tree: &Tree) -> Result<()> {
     }
     let tmpfiles = dist().join("vm.tmpfiles");
     tree.copy(&tmpfiles, "usr/lib/tmpfiles.d/vm.conf", 0o644)?;
+    let network = dist().join("default-network.xml");
+    tree.copy(&network, "usr/share/vm/networks/default.xml", 0o644)?;
     let settings = dist().join("vm-guests.env");
     tree.copy(&settings, "etc/default/vm-guests", 0o644)?;
     Ok(())

@@ -35,6 +35,10 @@ const PACKAGES: &[&str] = &[
     // Bridges, taps and small file systems of the tests' own.
     "iproute2",
     "mount",
+    // What virtual networks are made of, and a client of their DHCP server.
+    "dnsmasq-base",
+    "nftables",
+    "udhcpc",
     // A terminal that a test can type into and read.
     "tmux",
     // Shells that read our completion scripts.

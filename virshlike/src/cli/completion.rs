@@ -108,6 +108,9 @@ fn dynamic(words: &[OsString]) -> Command {
                 "domain" | "domains" => arg.add(ArgValueCandidates::new(move || {
                     candidates(domains(uri.as_deref(), &verb))
                 })),
+                "network" => arg.add(ArgValueCandidates::new(move || {
+                    candidates(networks(uri.as_deref(), &verb))
+                })),
                 "device" => arg.add(ArgValueCandidates::new(move || {
                     candidates(devices(uri.as_deref(), &words))
                 })),
@@ -169,6 +172,21 @@ fn domains(uri: Option<&str>, verb: &str) -> Vec<String> {
     }
     let all: BTreeSet<String> = defined.into_iter().chain(running).collect();
     all.into_iter().collect()
+}
+
+/// Names of the networks that fit a verb.
+fn networks(uri: Option<&str>, verb: &str) -> Vec<String> {
+    let Some(manager) = manager(uri) else {
+        return Vec::new();
+    };
+    let networks = manager.networks();
+    let mut list = networks.list().unwrap_or_default();
+    list.retain(|facts| match verb {
+        "net-start" => !facts.active || !facts.faults.is_empty(),
+        "net-destroy" | "net-dhcp-leases" => facts.active,
+        _ => true,
+    });
+    list.into_iter().map(|facts| facts.name).collect()
 }
 
 /// Disks and network cards of the domain that the words name.

@@ -112,9 +112,15 @@ pub const TABLE: &[Absent] = &[
         "'vm qemu-agent-command NAME COMMAND' says any command to it",
     ),
     later(
-        &["net-*", "nwfilter-*"],
-        "virtual networks and filters",
-        "plug the guest into a bridge of this host: <interface type='bridge'>",
+        &[
+            "net-event",
+            "net-port-*",
+            "net-desc",
+            "net-metadata",
+            "nwfilter-*",
+        ],
+        "events, ports and words of networks, and network filters",
+        "vm net-list, vm net-info, vm net-dumpxml",
     ),
     later(
         &["iface-*"],

@@ -14,6 +14,8 @@ pub enum Group {
     Domain,
     /// Looking at domains.
     Monitoring,
+    /// Virtual networks.
+    Network,
     /// Disk images in files.
     Image,
     /// The host and the connection.
@@ -24,9 +26,10 @@ pub enum Group {
 
 impl Group {
     /// In the order of `vm help`.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Domain,
         Self::Monitoring,
+        Self::Network,
         Self::Image,
         Self::Host,
         Self::Shell,
@@ -37,6 +40,7 @@ impl Group {
         match self {
             Self::Domain => ("Domain Management", "domain"),
             Self::Monitoring => ("Domain Monitoring", "monitor"),
+            Self::Network => ("Networking", "network"),
             Self::Image => ("Disk Images", "image"),
             Self::Host => ("Host and Hypervisor", "host"),
             Self::Shell => ("vm itself", "vm"),
@@ -160,6 +164,20 @@ pub const ENTRIES: &[Entry] = &[
     Entry::of::<verb::maxvcpus::Maxvcpus>(),
     Entry::of::<verb::metadata::Metadata>(),
     Entry::of::<verb::metrics::Metrics>(),
+    Entry::of::<verb::net_autostart::NetAutostart>(),
+    Entry::of::<verb::net_create::NetCreate>(),
+    Entry::of::<verb::net_define::NetDefine>(),
+    Entry::of::<verb::net_destroy::NetDestroy>(),
+    Entry::of::<verb::net_dhcp_leases::NetDhcpLeases>(),
+    Entry::of::<verb::net_dumpxml::NetDumpxml>(),
+    Entry::of::<verb::net_edit::NetEdit>(),
+    Entry::of::<verb::net_info::NetInfo>(),
+    Entry::of::<verb::net_list::NetList>(),
+    Entry::of::<verb::net_name::NetName>(),
+    Entry::of::<verb::net_start::NetStart>(),
+    Entry::of::<verb::net_undefine::NetUndefine>(),
+    Entry::of::<verb::net_update::NetUpdate>(),
+    Entry::of::<verb::net_uuid::NetUuid>(),
     Entry::of::<verb::node_stats::Nodecpustats>(),
     Entry::of::<verb::node_stats::Nodememstats>(),
     Entry::of::<verb::nodecpumap::Nodecpumap>(),

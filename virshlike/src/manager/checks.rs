@@ -4,6 +4,7 @@
 
 use super::Manager;
 use super::host::{self, KvmKind};
+use crate::runtime::network::{DNSMASQ, NFT, Tool};
 use rustix::fs::Access;
 use serde::Serialize;
 use std::fs;
@@ -85,6 +86,8 @@ impl Manager {
             ),
             check_io_uring(&read("/proc/sys/kernel/io_uring_disabled")),
             check_tap(Path::new("/dev/net/tun")),
+            check_tool(NFT),
+            check_tool(DNSMASQ),
             check_cgroups(),
         ]);
         checks
@@ -225,6 +228,21 @@ fn check_io_uring(disabled: &str) -> Check {
             format!("kernel.io_uring_disabled is {value}: disks use threads instead"),
         )
         .next("sysctl kernel.io_uring_disabled=0"),
+    }
+}
+
+/// Networks need it; guests on bridges of the host do not.
+fn check_tool(tool: Tool) -> Check {
+    match tool.need() {
+        Ok(path) => Check::new(
+            tool.name,
+            Verdict::Pass,
+            format!("{} is there", path.display()),
+        ),
+        Err(error) => Check {
+            next: error.hints.clone(),
+            ..Check::new(tool.name, Verdict::Warn, error.message)
+        },
     }
 }
 

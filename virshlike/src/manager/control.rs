@@ -148,6 +148,7 @@ impl Manager {
     /// Tidies up after guests that ended by themselves, on the way of a verb that writes anyway.
     /// Waits for nobody: what cannot be tidied now is tidied later.
     pub(super) fn sweep(&self) {
+        self.networks().sweep();
         for dir in rundir::runs(&self.store.layout().run).unwrap_or_default() {
             let Ok(rundir::Liveness::Ended(last)) = dir.liveness() else {
                 continue;

@@ -248,6 +248,7 @@ impl Manager {
                     current_kib: memory_left(&guest, &model),
                     ttys: guest.record.ttys,
                     taps: guest.record.taps,
+                    ports: guest.record.ports,
                     cpu: guest.record.cpu,
                     sockets: guest.record.sockets,
                     vnc: guest.record.vnc,

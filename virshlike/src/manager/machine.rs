@@ -1,6 +1,7 @@
 //! From a definition to the machine spec: every file is opened here, every refusal made here, and
 //! nothing has been started or written yet.
 
+use super::network::Plug;
 use super::{cpu, display, host, numa, ports};
 use crate::error::{Error, Kind, Result};
 use crate::model::{self, Clock, DiskBus, DiskDevice, DiskSource, InterfaceSource};
@@ -33,17 +34,22 @@ pub struct Built {
     pub warnings: Vec<String>,
 }
 
+/// What a machine is built with beside its definition.
+pub struct Means<'a> {
+    /// The KVM device.
+    pub kvm: &'a Path,
+    /// Who knows the host's CPU.
+    pub driver: &'a dyn VmDriver,
+    /// The active networks that its cards are plugged into, by alias.
+    pub plugs: &'a BTreeMap<String, Plug>,
+}
+
 /// Builds the spec of a checked definition.
 ///
 /// # Errors
 /// What cannot be had: files, memory, KVM, or a part that this build does not know.
-pub fn build(
-    model: &model::Domain,
-    uuid: Uuid,
-    file: &str,
-    kvm: &Path,
-    driver: &dyn VmDriver,
-) -> Result<Built> {
+pub fn build(model: &model::Domain, uuid: Uuid, file: &str, means: &Means<'_>) -> Result<Built> {
+    let Means { kvm, driver, plugs } = *means;
     let place = Place { file };
     let mut warnings = Vec::new();
     let cpu = cpu::settle(model, &place, || driver.host_cpu(host::open_kvm(kvm)?))?;
@@ -63,7 +69,7 @@ pub fn build(
     // Last, for others see a tap come and go.
     let mut taps = BTreeMap::new();
     for interface in &model.interfaces {
-        let (device, tap) = self::interface(interface, &place, &mut descriptors)?;
+        let (device, tap) = self::interface(interface, plugs, &place, &mut descriptors)?;
         taps.insert(device.id.clone(), tap);
         devices.push(device);
     }
@@ -354,25 +360,32 @@ fn disk(
 /// A network card, and the name of its tap.
 fn interface(
     interface: &model::Interface,
+    plugs: &BTreeMap<String, Plug>,
     place: &Place,
     descriptors: &mut Descriptors,
 ) -> Result<(DeviceSpec, String)> {
-    let bridge = match &interface.source {
-        InterfaceSource::Bridge(name) => Some(name.as_str()),
-        InterfaceSource::Ethernet => None,
-        InterfaceSource::Network(_) | InterfaceSource::User | InterfaceSource::Other(_) => {
-            return Err(place.refuse(interface.at, "only bridges and taps are plugged into"));
+    let plug = plugs.get(&interface.alias);
+    let bridge = match (&interface.source, plug) {
+        (InterfaceSource::Bridge(name), _) => Some(name.as_str()),
+        (InterfaceSource::Network(_), Some(plug)) => Some(plug.port.bridge.as_str()),
+        (InterfaceSource::Ethernet, _) => None,
+        (InterfaceSource::Network(_) | InterfaceSource::User | InterfaceSource::Other(_), _) => {
+            return Err(place.refuse(
+                interface.at,
+                "only networks, bridges and taps are plugged into",
+            ));
         }
     };
     let mac = interface
         .mac
         .ok_or_else(|| place.refuse(interface.at, "the card has no MAC address"))?;
+    let mtu = interface.mtu.or(plug.and_then(|plug| plug.mtu));
     let plugged = tap::plug(tap::Wanted {
         name: interface.target.as_deref(),
         bridge,
         queues: interface.queues.unwrap_or(1),
         mac: mac.0,
-        mtu: interface.mtu,
+        mtu,
         made_here: interface.managed || bridge.is_some(),
     });
     let plugged = plugged
@@ -383,7 +396,7 @@ fn interface(
         id: interface.alias.clone(),
         address: needed(interface.address, interface.at, place)?,
         kind: DeviceKind::VirtioNet(NetSpec {
-            mtu: interface.mtu,
+            mtu,
             link: interface.link_up,
             ..NetSpec::new(taps, MacAddress(mac.0))
         }),

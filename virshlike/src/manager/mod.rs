@@ -11,6 +11,7 @@
 //! - [`agent`]: asks inside the guest; [`addresses`](self): the addresses of its cards.
 //! - [`fleet`]: what starts with the host, and what must end with it.
 //! - [`info`]: state and facts of one domain; [`stats`]: its figures; [`usage`]: all domains'.
+//! - [`network`]: virtual networks, which have verbs of their own.
 //! - [`watch`]: what happens to domains.
 //! - [`memory`]: what a guest has of its memory, and says of it.
 //! - [`retouch`](self): title, description and metadata; [`metadata`]: other programs' elements.
@@ -35,6 +36,7 @@ pub mod info;
 pub mod machine;
 pub mod memory;
 pub mod metadata;
+pub mod network;
 pub mod node;
 mod numa;
 pub mod pins;

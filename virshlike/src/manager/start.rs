@@ -132,8 +132,15 @@ impl Manager {
     ) -> Result<Started> {
         refuse_kept(&checked.model)?;
         let file = checked.document.file_name();
-        let mut built = machine::build(&checked.model, uuid, file, &self.kvm, self.driver.as_ref())
+        let (plugs, repaired) = self.networks().plugs(&checked.model)?;
+        let means = machine::Means {
+            kvm: &self.kvm,
+            driver: self.driver.as_ref(),
+            plugs: &plugs,
+        };
+        let mut built = machine::build(&checked.model, uuid, file, &means)
             .map_err(|error| self.name_user(error, &checked.model))?;
+        built.warnings.extend(repaired);
         let dir = self.run_dir(uuid);
         dir.tidy()?;
         let Some(lock) = dir.take_lock()? else {
@@ -151,6 +158,10 @@ impl Manager {
             consoles: BTreeMap::new(),
             sockets: BTreeMap::new(),
             taps: std::mem::take(&mut built.taps),
+            ports: plugs
+                .into_iter()
+                .map(|(alias, plug)| (alias, plug.port))
+                .collect(),
             cpu: built.cpu.take(),
             vnc: None,
             process: None,

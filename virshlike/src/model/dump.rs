@@ -6,7 +6,7 @@
 
 use super::domain::Domain;
 use super::{memory, schema};
-use crate::runtime::record::{LiveCpu, VncPlace};
+use crate::runtime::record::{LiveCpu, Port, VncPlace};
 use crate::xml::{Diagnostics, Document, Edits, Element, NewElement, Position};
 use std::collections::BTreeMap;
 
@@ -28,6 +28,8 @@ pub struct Live {
     pub ttys: BTreeMap<String, String>,
     /// Tap devices by the alias of the interface.
     pub taps: BTreeMap<String, String>,
+    /// Places in virtual networks by the alias of the interface.
+    pub ports: BTreeMap<String, Port>,
     /// The CPU, where the definition alone does not tell.
     pub cpu: Option<LiveCpu>,
     /// Sockets by the alias of the channel.
@@ -199,7 +201,10 @@ fn show_devices(devices: Element<'_>, domain: &Domain, live: &Live, edits: &mut 
         show_alias(device, alias, edits);
         match device.name() {
             "serial" | "console" => show_tty(device, live.ttys.get(alias), edits),
-            "interface" => show_tap(device, live.taps.get(alias), edits),
+            "interface" => {
+                show_tap(device, live.taps.get(alias), edits);
+                show_port(device, live.ports.get(alias), edits);
+            }
             "channel" => show_channel(device, alias, live, edits),
             _ => {}
         }
@@ -312,6 +317,14 @@ fn show_display(devices: Element<'_>, place: Option<&VncPlace>, edits: &mut Edit
     }
     if let (Some(socket), Some(listen)) = (&place.socket, listen("socket")) {
         edits.set_attribute(listen.id(), "socket", socket);
+    }
+}
+
+/// Where in its network a card is plugged in.
+fn show_port(device: Element<'_>, port: Option<&Port>, edits: &mut Edits) {
+    if let (Some(source), Some(port)) = (device.child("source"), port) {
+        edits.set_attribute(source.id(), "portid", &port.id.to_string());
+        edits.set_attribute(source.id(), "bridge", &port.bridge);
     }
 }
 

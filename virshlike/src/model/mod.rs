@@ -15,6 +15,7 @@ mod domain;
 mod dump;
 mod findings;
 mod memory;
+mod network;
 mod parse;
 mod policy;
 mod schema;
@@ -29,8 +30,12 @@ pub use device::*;
 pub use domain::*;
 pub use dump::{DumpOptions, Live, inactive_xml, live_xml, updated_xml};
 pub use memory::{amount_kib, set_current_memory, set_max_memory, set_stats_period};
+pub use network::{
+    Dhcp, DhcpHost, Dns, Forward, ForwardMode, Lease, Network, Route, Subnet, complete_network,
+    network_of, network_xml,
+};
 pub use policy::{Autostart, NAMESPACE, Policy, Restart, RestartWhen};
-pub use schema::domain_xml_reference;
+pub use schema::{domain_xml_reference, network_xml_reference};
 pub use tune::{CpuList, CpuTune, MemTune, NumaMode, NumaTune, Pinned, cpu_list, set_pin};
 pub(crate) use value::nearest;
 pub use virtio::map_to_virtio;

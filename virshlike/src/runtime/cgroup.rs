@@ -50,7 +50,16 @@ pub enum Group {
 impl Group {
     /// Decides for a guest on this host.
     pub fn for_guest(name: &str) -> Self {
-        let unit = format!("vm-{}.scope", escape(name));
+        Self::for_unit(format!("vm-{}.scope", escape(name)))
+    }
+
+    /// Decides for the server of a network. No guest's unit is called so: a dash in a name is
+    /// written in another way.
+    pub fn for_network(name: &str) -> Self {
+        Self::for_unit(format!("vm-net-{}.scope", escape(name)))
+    }
+
+    fn for_unit(unit: String) -> Self {
         if Path::new("/run/systemd/system").is_dir() {
             return Self::Scope(unit);
         }
@@ -167,9 +176,16 @@ fn wait_until_in(unit: &str, pid: u32) -> Option<String> {
 
 /// Removes what is left of an ended guest's group. systemd cleans its scopes by itself.
 pub fn forget(name: &str) {
-    let path = Path::new(BASE)
-        .join("machine.slice")
-        .join(format!("vm-{}.scope", escape(name)));
+    forget_unit(&format!("vm-{}.scope", escape(name)));
+}
+
+/// The same for the server of a network.
+pub fn forget_network(name: &str) {
+    forget_unit(&format!("vm-net-{}.scope", escape(name)));
+}
+
+fn forget_unit(unit: &str) {
+    let path = Path::new(BASE).join("machine.slice").join(unit);
     if !Path::new("/run/systemd/system").is_dir() {
         let _ = fs::remove_dir(path);
     }

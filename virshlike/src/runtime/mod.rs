@@ -19,6 +19,7 @@ pub mod files;
 pub mod guest;
 pub mod kernel;
 pub mod limits;
+pub mod network;
 pub mod process;
 pub mod record;
 pub mod rundir;

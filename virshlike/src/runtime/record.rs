@@ -34,6 +34,9 @@ pub struct RunRecord {
     /// The names of network cards' taps, by alias.
     #[serde(default)]
     pub taps: BTreeMap<String, String>,
+    /// The networks that its cards are plugged into, by alias.
+    #[serde(default)]
+    pub ports: BTreeMap<String, Port>,
     /// Its CPU, where the definition alone does not tell.
     #[serde(default)]
     pub cpu: Option<LiveCpu>,
@@ -64,6 +67,19 @@ pub struct VncPlace {
     /// The path of a Unix socket.
     #[serde(default)]
     pub socket: Option<String>,
+}
+
+/// A card's place in a virtual network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    /// The network.
+    pub network: Uuid,
+    /// Its name at that time.
+    pub name: String,
+    /// Its bridge.
+    pub bridge: String,
+    /// `portid=`, which libvirt gives each.
+    pub id: Uuid,
 }
 
 /// What a guest is shown of its CPU: a named model, and how it differs from it.

@@ -307,6 +307,7 @@ mod tests {
             transient: false,
             pty: None,
             taps: Default::default(),
+            ports: Default::default(),
             ttys: Default::default(),
             consoles: Default::default(),
             sockets: Default::default(),

@@ -18,6 +18,14 @@ pub const POINTS: &[&str] = &[
     "rename.old-gone",
     "rename.moved",
     "rename.intent-gone",
+    "net-start.recorded",
+    "net-start.bridge-made",
+    "net-start.rules-made",
+    "net-start.served",
+    "net-destroy.recorded",
+    "net-destroy.server-gone",
+    "net-destroy.rules-gone",
+    "net-destroy.bridge-gone",
 ];
 
 /// Marks a point; ends the process there when the environment asks for it.

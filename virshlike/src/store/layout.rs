@@ -186,6 +186,21 @@ impl Layout {
         }
     }
 
+    /// The layout of the networks' own store: the same files, rules and locks in folders of their
+    /// own.
+    pub fn of_networks(&self) -> Self {
+        Self {
+            domains: self.domains.with_file_name("networks"),
+            run: self.run.join("networks"),
+            ..self.clone()
+        }
+    }
+
+    /// What a network's DHCP server remembers; outlives the host's uptime, as leases do.
+    pub fn leases(&self, uuid: Uuid) -> PathBuf {
+        self.lib.join("networks").join(format!("{uuid}.leases"))
+    }
+
     /// Where links to autostarted definitions are.
     pub fn autostart(&self) -> PathBuf {
         self.domains.join("autostart")

@@ -4,6 +4,7 @@
 //! domains/NAME.xml            the definition, 0600; the file's name is the domain's name
 //! domains/autostart/NAME.xml  a link to it
 //! domains/.rename             the intent of a rename that is under way
+//! networks/                   the same for networks: a store of its own beside that of domains
 //! lib/journal/UUID.jsonl      who changed what
 //! run/index                   which UUID stands in which definition; may be deleted
 //! ```
@@ -86,6 +87,14 @@ impl Store {
             layout: Layout::new(connection, environment)?,
             missing: Arc::default(),
         })
+    }
+
+    /// The store of networks beside it: `networks/NAME.xml`, `networks/autostart/`.
+    pub fn networks(&self) -> Self {
+        Self {
+            layout: self.layout.of_networks(),
+            missing: Arc::default(),
+        }
     }
 
     /// Where things are.
@@ -213,9 +222,16 @@ impl Store {
     /// # Errors
     /// [`Kind::Timeout`], or what the file system says.
     pub fn lock_domain(&self, uuid: Uuid, name: &str) -> Result<Lock> {
+        self.lock(uuid, &format!("domain '{name}'"))
+    }
+
+    /// The lock of what has this UUID, waiting for whoever has it; `what` is what messages call it.
+    ///
+    /// # Errors
+    /// [`Kind::Timeout`], or what the file system says.
+    pub fn lock(&self, uuid: Uuid, what: &str) -> Result<Lock> {
         let path = self.layout.locks().join(uuid.to_string());
-        Lock::take(&path, &format!("domain '{name}'"), lock::PATIENCE)
-            .map_err(|error| self.explain(error))
+        Lock::take(&path, what, lock::PATIENCE).map_err(|error| self.explain(error))
     }
 
     /// The lock of one domain's life cycle, if nobody has it now.

@@ -2,11 +2,13 @@
 
 use crate::cli::report::Report;
 use crate::cli::{Context, Group, Verb};
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::manager::fleet::Raised;
 use std::time::Duration;
 
 /// Start every domain that is marked as autostarted and does not run; what the host's boot runs
+///
+/// Networks that are marked so come before them.
 ///
 /// They start one after the other: those with an order in their definition first, the others by
 /// name. Exit 1 when one could not be started; the others are started all the same.
@@ -40,6 +42,7 @@ impl Verb for AutostartAll {
             }
             return names.iter().try_for_each(|name| context.ui.line(name));
         }
+        let networks = self.networks(context)?;
         let mut report = Report::new(context);
         manager.autostart_all(
             Duration::from_secs(self.delay),
@@ -61,10 +64,42 @@ impl Verb for AutostartAll {
                 }
             },
         )?;
-        report.end(
+        let ended = report.end(
             "No domain starts with the host",
             Kind::Host,
             "could not be started",
-        )
+        );
+        match networks {
+            0 => ended,
+            count => ended.and(Err(Error::new(
+                Kind::Host,
+                format!("{count} networks could not be started"),
+            ))),
+        }
+    }
+}
+
+impl AutostartAll {
+    /// Starts the networks; how many could not be.
+    fn networks(&self, context: &Context) -> Result<usize> {
+        let mut failed = 0;
+        let networks = context.manager()?.networks();
+        networks.autostart_all(|name, raised| {
+            match raised {
+                Ok(raised) => {
+                    for warning in &raised.warnings {
+                        context.ui.warn(warning);
+                    }
+                    context.ui.sentence(format!("Network {name} started"))?;
+                }
+                Err(error) => {
+                    failed += 1;
+                    let what = format!("Failed to start network {name}");
+                    context.ui.error(&error.context(what));
+                }
+            }
+            Ok(())
+        })?;
+        Ok(failed)
     }
 }

@@ -7,7 +7,7 @@
 
 use crate::cli::{Context, Group, Verb};
 use crate::error::{Error, Kind, Result, plain_io};
-use crate::manager::Domain;
+use crate::xml::Diagnostics;
 use std::fs;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::Path;
@@ -29,52 +29,83 @@ impl Verb for Edit {
     fn run(self, context: &Context) -> Result<()> {
         let manager = context.manager()?;
         let domain = context.domain(&self.domain)?;
+        let target = Target {
+            kind: "domain",
+            shown: format!("Domain '{}'", domain.name),
+            name: &domain.name,
+        };
         let before = manager.stored(&domain)?.text;
-        let folder = tempfile::Builder::new()
-            .prefix("vm-edit-")
-            .tempdir()
-            .map_err(|error| Error::io("create a file in", &std::env::temp_dir(), &error))?;
-        let path = folder.path().join(format!("{}.xml", domain.name));
-        fs::write(&path, &before).map_err(|error| Error::io("write", &path, &error))?;
-        loop {
-            edit(&path)?;
-            let after =
-                fs::read_to_string(&path).map_err(|error| Error::io("read", &path, &error))?;
-            if after == before {
-                return context.ui.sentence(format!(
-                    "Domain '{}' XML configuration not changed.",
-                    domain.name
-                ));
-            }
-            let file = format!("{}.xml", domain.name);
-            let error = match manager.replace(&domain, &before, &after, &file) {
-                Ok(defined) => {
-                    for warning in &defined.warnings {
-                        context.ui.warn(warning);
-                    }
-                    return context.ui.sentence(format!(
-                        "Domain '{}' XML configuration edited.",
-                        domain.name
-                    ));
+        edit_loop(context, &target, &before, |old, new, file| {
+            manager
+                .replace(&domain, old, new, file)
+                .map(|defined| defined.warnings)
+        })
+    }
+}
+
+/// What is edited.
+#[derive(Debug)]
+pub struct Target<'a> {
+    /// `domain` or `network`.
+    pub kind: &'static str,
+    /// How sentences begin.
+    pub shown: String,
+    /// Its name.
+    pub name: &'a str,
+}
+
+/// One edit: `replace` gets the text before, the text after and what messages call it.
+///
+/// # Errors
+/// No editor, or a text that is wrong when the person gives up.
+pub fn edit_loop(
+    context: &Context,
+    target: &Target<'_>,
+    before: &str,
+    replace: impl Fn(&str, &str, &str) -> Result<Diagnostics>,
+) -> Result<()> {
+    let folder = tempfile::Builder::new()
+        .prefix("vm-edit-")
+        .tempdir()
+        .map_err(|error| Error::io("create a file in", &std::env::temp_dir(), &error))?;
+    let file = format!("{}.xml", target.name);
+    let path = folder.path().join(&file);
+    fs::write(&path, before).map_err(|error| Error::io("write", &path, &error))?;
+    let shown = &target.shown;
+    loop {
+        edit(&path)?;
+        let after = fs::read_to_string(&path).map_err(|error| Error::io("read", &path, &error))?;
+        if after == before {
+            return context
+                .ui
+                .sentence(format!("{shown} XML configuration not changed."));
+        }
+        let error = match replace(before, &after, &file) {
+            Ok(warnings) => {
+                for warning in &warnings {
+                    context.ui.warn(warning);
                 }
-                Err(error) => error,
-            };
-            match ask(context, &error)? {
-                Answer::Again => {}
-                Answer::Restart => {
-                    fs::write(&path, &before).map_err(|error| Error::io("write", &path, &error))?;
-                }
-                Answer::GiveUp => return Err(give_up(&domain, folder, error)),
+                return context
+                    .ui
+                    .sentence(format!("{shown} XML configuration edited."));
             }
+            Err(error) => error,
+        };
+        match ask(context, &error)? {
+            Answer::Again => {}
+            Answer::Restart => {
+                fs::write(&path, before).map_err(|error| Error::io("write", &path, &error))?;
+            }
+            Answer::GiveUp => return Err(give_up(target, folder, error)),
         }
     }
 }
 
 /// The text is kept: what somebody typed is worth more than a clean temporary directory.
-fn give_up(domain: &Domain, folder: tempfile::TempDir, error: Error) -> Error {
+fn give_up(target: &Target<'_>, folder: tempfile::TempDir, error: Error) -> Error {
     let kept = folder.keep();
     error
-        .context(format!("Failed to edit domain '{}'", domain.name))
+        .context(format!("Failed to edit {} '{}'", target.kind, target.name))
         .hint(format!("your text is kept in {}", kept.display()))
 }
 

@@ -77,6 +77,11 @@ pub(super) fn disk_number(name: &str) -> Option<u32> {
     disk::disk_index(name)
 }
 
+/// Whether a domain or a network can have this name.
+pub(super) fn check_name(name: &str) -> Result<(), String> {
+    general::check_name(name)
+}
+
 fn read(root: Element<'_>, findings: &mut Findings<'_>) -> Domain {
     general::check_type(root, findings);
     let name = general::name(root, findings);

@@ -1,7 +1,7 @@
 //! A document against the tables: unknown names, wrong words, and what has no effect.
 
 use super::row::{Fate, Row, Value, Word};
-use super::{DOMAIN, Place, Schema};
+use super::{DOMAIN, NETWORK, Place, Schema};
 use crate::model::findings::{Findings, shown};
 use crate::model::value::{alternatives, any_base, cpu_set, nearest, unsigned};
 use crate::xml::{Attribute, Element, Position};
@@ -9,14 +9,25 @@ use std::collections::BTreeSet;
 
 /// QEMU's namespace in a domain definition.
 const QEMU: &str = "http://libvirt.org/schemas/domain/qemu/1.0";
+/// dnsmasq's namespace in a network definition.
+const DNSMASQ: &str = "http://libvirt.org/schemas/network/dnsmasq/1.0";
 
 /// More names than this are not listed in a hint.
 const MAX_LISTED: usize = 12;
 
 /// Checks a whole domain definition.
 pub(in crate::model) fn check(root: Element<'_>, findings: &mut Findings<'_>) {
+    check_against(&DOMAIN, root, findings);
+}
+
+/// Checks a whole network definition.
+pub(in crate::model) fn check_network(root: Element<'_>, findings: &mut Findings<'_>) {
+    check_against(&NETWORK, root, findings);
+}
+
+fn check_against(schema: &'static Schema, root: Element<'_>, findings: &mut Findings<'_>) {
     let checker = Checker {
-        schema: &DOMAIN,
+        schema,
         namespace: root.namespace(),
     };
     checker.element(root, 0, false, findings);
@@ -165,7 +176,7 @@ impl Checker<'_> {
 
     fn unknown_child(&self, child: Element<'_>, place: &Place, findings: &mut Findings<'_>) {
         let name = child.name();
-        let parent = child.parent().map_or("domain", Element::name);
+        let parent = child.parent().map_or(self.schema.root, Element::name);
         let hint = match nearest(name, place.children.keys()) {
             Some(near) => format!("did you mean <{near}>?"),
             None => match self.schema.parents_of(name) {
@@ -197,6 +208,15 @@ impl Checker<'_> {
                 element.position(),
                 format!("<{}> is refused: {doc}", element.name()),
                 "remove it",
+            );
+        } else if namespace == DNSMASQ {
+            findings.error_with_hint(
+                element.position(),
+                format!(
+                    "<{}> is refused: options of dnsmasq's own cannot be honoured",
+                    element.name()
+                ),
+                "remove it; <dns> and <dhcp> say what can be said",
             );
         } else {
             findings.warn(

@@ -23,6 +23,19 @@ is not said to be repeatable may be there once. Amounts and numbers are exact: n
 clamped.
 ";
 
+const NETWORK_INTRO: &str = "# Network definitions
+
+This page is generated from the tables that check definitions (`virshlike/src/model/schema`); a test
+keeps it current. Definitions are libvirt's network XML. The fates are those of
+[domain definitions](domain-xml.md): **honoured**, **warned**, **kept** (refused by `net-start`),
+**refused**, **part**. Everything that is not on this page is refused with line, column and the
+nearest right name, unless it stands inside `<metadata>`.
+
+A started network is a bridge of the host, a table of its own in nftables (`inet vm_BRIDGE`), and,
+where it has addresses, a dnsmasq for DHCP and DNS that listens on the bridge alone. Without `<forward>`
+guests reach each other and the host only.
+";
+
 const OURS: &str = "
 ## Our own elements in `<metadata>`
 
@@ -54,14 +67,28 @@ pub fn domain_xml_reference() -> String {
     for group in tables::GROUPS.iter().copied().flatten() {
         group_section(group, &mut out);
     }
+    links(tables::LINKS, &mut out);
+    out.push_str(OURS);
+    out
+}
+
+/// The text of `docs/network-xml.md`.
+pub fn network_xml_reference() -> String {
+    let mut out = NETWORK_INTRO.to_string();
+    for group in tables::NETWORK_GROUPS.iter().copied().flatten() {
+        group_section(group, &mut out);
+    }
+    links(tables::NETWORK_LINKS, &mut out);
+    out
+}
+
+fn links(links: &[(&str, &str)], out: &mut String) {
     out.push_str(
         "\n## Elements with the content of another\n\n| Element | Content of |\n|---|---|\n",
     );
-    for (place, model) in tables::LINKS {
-        line(&mut out, format_args!("| `{place}` | `{model}` |"));
+    for (place, model) in links {
+        line(out, format_args!("| `{place}` | `{model}` |"));
     }
-    out.push_str(OURS);
-    out
 }
 
 fn line(out: &mut String, text: std::fmt::Arguments<'_>) {

@@ -1,15 +1,16 @@
 //! Which elements and attributes there are and what happens to each: the tables, an index of them,
-//! the check of a document against it, and the documentation made from it.
+//! the check of a document against it, and the documentation made from it. There is one schema for
+//! domains and one for networks.
 
 mod check;
 mod docs;
 mod row;
 mod tables;
 
-pub(super) use check::check;
-pub use docs::domain_xml_reference;
+pub(super) use check::{check, check_network};
+pub use docs::{domain_xml_reference, network_xml_reference};
 
-use row::{Row, Value};
+use row::{Group, Row, Value};
 use std::sync::LazyLock;
 
 /// Names of one place with what is known of each. There are few of them, and many places, and all
@@ -69,20 +70,30 @@ struct Place {
 /// The row of an element whose content is that of another.
 static LINKED: Row = row::part("", Value::Empty);
 
-/// The index: places by number, the domain first.
+/// The index: places by number, the outermost element first.
 #[derive(Debug)]
 struct Schema {
+    /// The outermost element.
+    root: &'static str,
     places: Vec<Place>,
 }
 
-static DOMAIN: LazyLock<Schema> = LazyLock::new(Schema::build);
+static DOMAIN: LazyLock<Schema> =
+    LazyLock::new(|| Schema::build("domain", tables::GROUPS, tables::LINKS));
+static NETWORK: LazyLock<Schema> =
+    LazyLock::new(|| Schema::build("network", tables::NETWORK_GROUPS, tables::NETWORK_LINKS));
 
 impl Schema {
-    fn build() -> Self {
+    fn build(
+        root: &'static str,
+        groups: &'static [&'static [Group]],
+        links: &[(&'static str, &'static str)],
+    ) -> Self {
         let mut schema = Self {
+            root,
             places: vec![Place::default()],
         };
-        for group in tables::GROUPS.iter().copied().flatten() {
+        for group in groups.iter().copied().flatten() {
             for base in group.bases {
                 let base = schema.find(base);
                 for row in group.rows {
@@ -90,7 +101,7 @@ impl Schema {
                 }
             }
         }
-        for (place, model) in tables::LINKS {
+        for (place, model) in links {
             schema.link(place, model);
         }
         schema
@@ -150,7 +161,7 @@ impl Schema {
     /// The paths of all elements with this name, `<parent>` first, for hints.
     fn parents_of(&self, name: &str) -> Option<&'static str> {
         if self.places[0].children.get(name).is_some() {
-            return Some("domain");
+            return Some(self.root);
         }
         let has = |child: usize| {
             let place = self.places.get(child);
@@ -166,7 +177,15 @@ impl Schema {
 
 /// libvirt's order of the elements in the element at this path below the domain.
 pub(super) fn order(path: &str) -> &'static [&'static str] {
-    let schema: &'static Schema = &DOMAIN;
+    order_in(&DOMAIN, path)
+}
+
+/// The same below the network.
+pub(super) fn network_order(path: &str) -> &'static [&'static str] {
+    order_in(&NETWORK, path)
+}
+
+fn order_in(schema: &'static Schema, path: &str) -> &'static [&'static str] {
     let place = schema.places.get(schema.find(path));
     place.map_or(&[], |place| place.children.names.as_slice())
 }

@@ -2,7 +2,13 @@ use super::row::{Fate, Value};
 use super::*;
 
 fn rows() -> impl Iterator<Item = (&'static str, &'static Row)> {
-    tables::GROUPS
+    rows_of(tables::GROUPS).chain(rows_of(tables::NETWORK_GROUPS))
+}
+
+fn rows_of(
+    groups: &'static [&'static [Group]],
+) -> impl Iterator<Item = (&'static str, &'static Row)> {
+    groups
         .iter()
         .copied()
         .flatten()
@@ -12,8 +18,12 @@ fn rows() -> impl Iterator<Item = (&'static str, &'static Row)> {
 
 #[test]
 fn every_row_finds_its_place() {
-    let schema = Schema::build();
-    for (base, row) in rows() {
+    every_row_is_in(&DOMAIN, tables::GROUPS);
+    every_row_is_in(&NETWORK, tables::NETWORK_GROUPS);
+}
+
+fn every_row_is_in(schema: &Schema, groups: &'static [&'static [Group]]) {
+    for (base, row) in rows_of(groups) {
         let whole = format!("{base}/{}", row.path);
         let (path, attributes) = whole.split_once('@').unwrap_or((&whole, ""));
         let (parent, names) = path.rsplit_once('/').unwrap_or(("", path));
@@ -55,25 +65,32 @@ fn every_row_says_what_it_is() {
 
 #[test]
 fn links_lead_to_places_of_their_own() {
-    let schema = Schema::build();
-    for (place, model) in tables::LINKS {
-        assert_ne!(schema.find(model), 0, "{model}");
-        assert_eq!(schema.find(place), schema.find(model), "{place}");
+    let all: [(&Schema, &[(&str, &str)]); 2] =
+        [(&DOMAIN, tables::LINKS), (&NETWORK, tables::NETWORK_LINKS)];
+    for (schema, links) in all {
+        for (place, model) in links {
+            assert_ne!(schema.find(model), 0, "{model}");
+            assert_eq!(schema.find(place), schema.find(model), "{place}");
+        }
     }
 }
 
 /// `UPDATE_DOCS=1 cargo test -p virshlike` rewrites the page.
 #[test]
 fn the_reference_is_current() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/domain-xml.md");
-    let text = domain_xml_reference();
+    is_current("domain-xml.md", &domain_xml_reference());
+    is_current("network-xml.md", &network_xml_reference());
+}
+
+fn is_current(page: &str, text: &str) {
+    let path = format!("{}/../docs/{page}", env!("CARGO_MANIFEST_DIR"));
     if std::env::var_os("UPDATE_DOCS").is_some() {
-        std::fs::write(path, &text).expect("docs/domain-xml.md can be written");
+        std::fs::write(&path, text).expect("the page can be written");
     }
-    let on_disk = std::fs::read_to_string(path).unwrap_or_default();
+    let on_disk = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
         on_disk == text,
-        "docs/domain-xml.md is stale; run UPDATE_DOCS=1 cargo test -p virshlike reference"
+        "docs/{page} is stale; run UPDATE_DOCS=1 cargo test -p virshlike reference"
     );
 }
 
@@ -89,7 +106,7 @@ fn paths_of_real_documents_are_known() {
         println!("skipped: no {}", file.display());
         return;
     };
-    let schema = Schema::build();
+    let schema: &Schema = &DOMAIN;
     let mut unknown = Vec::new();
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let path = line.split_once(' ').map_or("", |(_, path)| path);

@@ -3,7 +3,6 @@ interface.xml:19:21: warning: name='vhost' of <driver> has no effect: frames are
 interface.xml:22:7: warning: <bandwidth> has no effect: bandwidth limits are not built yet
 
 == refused at start
-interface.xml:10:22: error: type='network' of <interface>: virtual networks are not built yet
 interface.xml:18:20: error: type='e1000' of <model>: only virtio is built; start with --map-to-virtio or say type='virtio'
 interface.xml:26:22: error: type='user' of <interface>: networking in user space is not built yet
 

@@ -1,7 +1,7 @@
-//! The tables: every element and attribute of a domain definition with its fate.
+//! The tables: every element and attribute of a domain or network definition with its fate.
 //!
-//! They are the one place that decides what is accepted; checking and `docs/domain-xml.md` both
-//! come from them. Rows stand in the order in which libvirt writes the elements.
+//! They are the one place that decides what is accepted; checking, `docs/domain-xml.md` and
+//! `docs/network-xml.md` come from them. Rows stand in the order in which libvirt writes the elements.
 
 mod chardev;
 mod cpu;
@@ -10,6 +10,7 @@ mod display;
 mod general;
 mod hardware;
 mod net;
+mod network;
 mod shared;
 mod tuning;
 
@@ -26,6 +27,16 @@ pub(super) const GROUPS: &[&[Group]] = &[
     display::GROUPS,
     hardware::GROUPS,
     shared::GROUPS,
+];
+
+/// Every group of network definitions.
+pub(super) const NETWORK_GROUPS: &[&[Group]] = &[network::GROUPS];
+
+/// [`LINKS`] of network definitions.
+pub(super) const NETWORK_LINKS: &[(&str, &str)] = &[
+    ("portgroup/bandwidth", "bandwidth"),
+    ("portgroup/vlan", "vlan"),
+    ("portgroup/virtualport", "virtualport"),
 ];
 
 /// Elements whose content is that of another: place and model.

@@ -7,7 +7,7 @@ use crate::model::schema::row::{
 
 pub(super) const GROUPS: &[Group] = &[INTERFACE, DRIVER, PLUMBING];
 
-const NO_PLUG: &str = "only bridges and taps are plugged into";
+const NO_PLUG: &str = "only networks, bridges and taps are plugged into";
 const NO_MODEL: &str = "only virtio is built; start with --map-to-virtio or say type='virtio'";
 
 /// NIC models that libvirt and QEMU know on a PC.
@@ -42,9 +42,9 @@ const INTERFACE: Group = Group {
         honoured(
             "interface@type",
             Words(&[
+                word("network"),
                 word("bridge"),
                 word("ethernet"),
-                kept_word("network", "virtual networks are not built yet"),
                 kept_word("user", "networking in user space is not built yet"),
                 kept_word("direct", NO_PLUG),
                 kept_word("hostdev", NO_PLUG),
@@ -58,7 +58,7 @@ const INTERFACE: Group = Group {
                 kept_word("vds", NO_PLUG),
                 kept_word("null", NO_PLUG),
             ]),
-            "bridge, or ethernet for a tap that is plugged in by others",
+            "network for a virtual network, bridge, or ethernet for a tap that is plugged in by others",
         ),
         warned("interface@managed", YesNo, "it is for host devices"),
         warned(

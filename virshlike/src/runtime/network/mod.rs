@@ -1,0 +1,282 @@
+//! A started network on the host: a bridge, rules of the firewall, and a server for DHCP and DNS.
+//!
+//! ```text
+//! start:    record (starting) -> forwarding -> bridge and addresses -> rules -> server -> record (active)
+//! destroy:  record (stopping) -> server -> rules -> bridge -> record gone
+//! ```
+//!
+//! Each step is done where it is missing and undone where it is there, so that an interrupted start or
+//! destroy is undone by the next command, and a part that somebody took away is put back. The record
+//! comes before the first step and goes after the last: nothing of ours is ever unknown. Nothing here
+//! touches an interface, a table or a process that it did not make.
+
+pub mod dnsmasq;
+pub mod firewall;
+pub mod link;
+pub mod record;
+
+pub use record::{NetworkDir, NetworkRecord, Phase};
+
+use crate::error::{Error, Kind, Result};
+use crate::model::{ForwardMode, MacAddress, Network};
+use crate::store::fault;
+use link::{BridgePlan, Links};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A program of the host's that a network needs.
+#[derive(Debug, Clone, Copy)]
+pub struct Tool {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is for, as the end of a sentence.
+    pub what: &'static str,
+    /// Debian's package.
+    pub package: &'static str,
+}
+
+/// The firewall's program.
+pub const NFT: Tool = Tool {
+    name: "nft",
+    what: "which makes the rules of networks",
+    package: "nftables",
+};
+
+/// The server for DHCP and DNS.
+pub const DNSMASQ: Tool = Tool {
+    name: "dnsmasq",
+    what: "which gives guests addresses and names",
+    package: "dnsmasq-base",
+};
+
+impl Tool {
+    /// Where it is. Ordinary users have no `sbin` in their path.
+    pub fn find(self) -> Option<PathBuf> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let usual = ["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from);
+        std::env::split_paths(&path)
+            .chain(usual)
+            .map(|folder| folder.join(self.name))
+            .find(|path| rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok())
+    }
+
+    /// The same, or what to install.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn need(self) -> Result<PathBuf> {
+        self.find().ok_or_else(|| {
+            Error::new(
+                Kind::Host,
+                format!("cannot find '{}', {}", self.name, self.what),
+            )
+            .hint(format!("install it: apt install {}", self.package))
+        })
+    }
+}
+
+/// A part of a started network that is not as it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The bridge is gone.
+    Bridge,
+    /// The rules are gone.
+    Rules,
+    /// The server for DHCP and DNS is gone.
+    Server,
+}
+
+impl Fault {
+    /// What is wrong, as a clause.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bridge => "its bridge is gone",
+            Self::Rules => "its firewall rules are gone",
+            Self::Server => "its DHCP and DNS server is gone",
+        }
+    }
+}
+
+/// What is made for a network.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    /// The definition.
+    pub network: &'a Network,
+    /// What is written down of it.
+    pub record: &'a NetworkRecord,
+    /// Its folder in the runtime directory.
+    pub dir: &'a NetworkDir,
+    /// The server's memory.
+    pub leases: &'a Path,
+}
+
+impl Plan<'_> {
+    /// What of it is missing on the host. Without the right to see rules these count as present.
+    ///
+    /// # Errors
+    /// A kernel that does not answer.
+    pub fn faults(&self) -> Result<Vec<Fault>> {
+        let mut faults = Vec::new();
+        let bridge = Links::open()?.find(&self.record.bridge)?;
+        let whole = match self.record.mac {
+            Some(mac) => bridge.is_some_and(|link| link.is_bridge && link.mac == Some(mac.0)),
+            None => bridge.is_some_and(|link| link.is_bridge),
+        };
+        if !whole {
+            faults.push(Fault::Bridge);
+        }
+        let script = firewall::script(self.network, &self.record.bridge);
+        if script.is_some()
+            && firewall::tables().is_some_and(|known| !known.contains(&self.table()))
+        {
+            faults.push(Fault::Rules);
+        }
+        if dnsmasq::is_needed(self.network) && dnsmasq::process(self.dir.path()).is_none() {
+            faults.push(Fault::Server);
+        }
+        Ok(faults)
+    }
+
+    fn table(&self) -> String {
+        firewall::table(&self.record.bridge)
+    }
+
+    /// The programs that it needs.
+    ///
+    /// # Errors
+    /// One is not there.
+    pub fn check_tools(&self) -> Result<()> {
+        if firewall::script(self.network, &self.record.bridge).is_some() {
+            NFT.need()?;
+        }
+        if dnsmasq::is_needed(self.network) {
+            DNSMASQ.need()?;
+        }
+        Ok(())
+    }
+
+    /// Makes what is missing; says what may surprise.
+    ///
+    /// # Errors
+    /// What cannot be made; what was made before that is then still there, for [`take_down`].
+    pub fn raise(&self, missing: &[Fault]) -> Result<Vec<String>> {
+        let mut told = Vec::new();
+        if !self.network.forward.mode.makes_bridge() {
+            return Ok(told);
+        }
+        if self.network.forward.mode.forwards() {
+            let v6 = self.network.subnets.iter().any(|s| s.address.is_ipv6());
+            let open = self.network.forward.mode == ForwardMode::Open;
+            told.extend(forward("ipv4/ip_forward", "IPv4")?);
+            if v6 || open {
+                told.extend(forward("ipv6/conf/all/forwarding", "IPv6")?);
+            }
+        }
+        if missing.contains(&Fault::Bridge) {
+            self.make_bridge()?;
+        }
+        fault::point("net-start.bridge-made");
+        if missing.contains(&Fault::Rules)
+            && let Some(script) = firewall::script(self.network, &self.record.bridge)
+        {
+            firewall::load(&script)?;
+            told.extend(firewall::obstacles(self.network.forward.mode.forwards()));
+        }
+        fault::point("net-start.rules-made");
+        if missing.contains(&Fault::Server) && dnsmasq::is_needed(self.network) {
+            dnsmasq::stop(self.dir.path());
+            dnsmasq::start(self.network, self.record, self.dir.path(), self.leases)?;
+        }
+        fault::point("net-start.served");
+        Ok(told)
+    }
+
+    fn make_bridge(&self) -> Result<()> {
+        let links = Links::open()?;
+        let bridge = &self.record.bridge;
+        let index = links.make_bridge(&BridgePlan {
+            name: bridge,
+            mac: self.record.mac.map_or([0; 6], |MacAddress(mac)| mac),
+            mtu: self.network.mtu,
+            stp: self.network.bridge.stp,
+            delay: self.network.bridge.delay,
+        })?;
+        quiet_ipv6(self.network, bridge);
+        for subnet in &self.network.subnets {
+            links.add_address(index, bridge, subnet)?;
+        }
+        links.set_up(index, bridge)?;
+        for route in &self.network.routes {
+            links.add_route(index, bridge, route)?;
+        }
+        Ok(())
+    }
+}
+
+/// Undoes a started network, or what there is of one. Each step is tried, whatever became of the
+/// others.
+///
+/// # Errors
+/// The first that failed.
+pub fn take_down(record: &NetworkRecord, dir: &NetworkDir) -> Result<()> {
+    dnsmasq::stop(dir.path());
+    crate::runtime::cgroup::forget_network(&record.name);
+    fault::point("net-destroy.server-gone");
+    let mut result = Ok(());
+    if record.mac.is_some() {
+        let table = firewall::table(&record.bridge);
+        // Without rules there is no need of the program that makes them.
+        if record.rules && firewall::tables().is_none_or(|known| known.contains(&table)) {
+            result = firewall::remove(&table);
+        }
+        fault::point("net-destroy.rules-gone");
+        result = result.and(remove_bridge(record));
+        fault::point("net-destroy.bridge-gone");
+    }
+    result.and_then(|()| dir.remove())
+}
+
+/// Removes the bridge, if it is the one that was made: of that name, and with that address.
+fn remove_bridge(record: &NetworkRecord) -> Result<()> {
+    let links = Links::open()?;
+    let Some(mac) = record.mac else {
+        return Ok(());
+    };
+    match links.find(&record.bridge)? {
+        Some(link) if link.is_bridge && link.mac == Some(mac.0) => {
+            links.remove(link.index, &record.bridge)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Switches the forwarding of packets on, and says so where it was off.
+fn forward(file: &str, family: &str) -> Result<Option<String>> {
+    let path = Path::new("/proc/sys/net").join(file);
+    let now = fs::read_to_string(&path).unwrap_or_default();
+    if now.trim() != "0" {
+        return Ok(None);
+    }
+    fs::write(&path, "1").map_err(|error| {
+        Error::io("switch on forwarding in", &path, &error)
+            .hint("guests reach other networks only through a host that forwards")
+    })?;
+    Ok(Some(format!(
+        "this host did not forward {family} packets; it does now ({})",
+        path.display()
+    )))
+}
+
+/// As libvirt: a bridge without IPv6 addresses has no IPv6 at all, and none takes routes from guests.
+fn quiet_ipv6(network: &Network, bridge: &str) {
+    let folder = Path::new("/proc/sys/net/ipv6/conf").join(bridge);
+    let has = network.subnets.iter().any(|s| s.address.is_ipv6());
+    let open = network.forward.mode == ForwardMode::Open;
+    // A kernel without IPv6 has no such files and needs none of this.
+    let write = |file: &str, value: &str| drop(fs::write(folder.join(file), value));
+    if !has && !open {
+        write("disable_ipv6", "1");
+    }
+    write("accept_ra", "0");
+    write("autoconf", "0");
+}
