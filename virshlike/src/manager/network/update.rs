@@ -295,15 +295,15 @@ const ORDER: &[&str] = &[
 /// Whether an entry is about the one that is there.
 fn is_same(old: Element<'_>, new: Element<'_>, change: Change<'_>) -> bool {
     let (_, names, whole) = change.section.facts();
-    let equal = |name: &&str| match (old.value(name), new.value(name)) {
+    let equal = |name: &str| match (old.value(name), new.value(name)) {
         (Some(old), Some(new)) => Some(old.eq_ignore_ascii_case(new)),
         _ => None,
     };
-    let known: Vec<bool> = names.iter().filter_map(|name| equal(&name)).collect();
+    let known: Vec<bool> = names.iter().filter_map(|name| equal(name)).collect();
     match change.command {
         // One that is known by its card or id gets another name or address.
         Command::Modify if change.section == Section::DhcpHost => {
-            let by = ["mac", "id"].iter().find_map(|name| equal(&name));
+            let by = ["mac", "id"].iter().find_map(|name| equal(name));
             by.unwrap_or_else(|| known.contains(&true))
         }
         Command::Add if !whole => known.contains(&true),

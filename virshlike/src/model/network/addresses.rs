@@ -182,7 +182,7 @@ pub(super) fn host(
     };
     let known = host.mac.is_some() || host.id.is_some() || host.name.is_some();
     let gets = host.ip.is_some() || host.name.is_some();
-    if !findings.told_in(element) && !(known && gets) {
+    if !(findings.told_in(element) || known && gets) {
         findings.error_with_hint(
             element.position(),
             "<host> does not say who it is and what it gets",

@@ -158,3 +158,35 @@ fn networks_of_addresses() {
     assert_eq!(of("2001:db8::9", 64), "2001:db8::");
     assert_eq!(of("2001:db8::9", 0), "::");
 }
+
+proptest::proptest! {
+    /// Whatever is put into a document: it is read or refused with places inside it, and what is
+    /// accepted is what it was when it is completed, written and read again.
+    #[test]
+    fn changed_documents_are_survived(at in 0usize..500, cut in 0usize..12, put in "[ -~]{0,8}") {
+        let mut text: Vec<char> = DEFAULT.chars().collect();
+        let at = at.min(text.len());
+        let end = (at + cut).min(text.len());
+        text.splice(at..end, put.chars());
+        let text: String = text.into_iter().collect();
+        let Ok(mut document) = Document::parse(&text, "n.xml") else {
+            return Ok(());
+        };
+        let (mut network, _) = match Network::parse(&document) {
+            Ok(read) => read,
+            Err(errors) => {
+                let lines = text.lines().count() + 1;
+                for error in &errors {
+                    proptest::prop_assert!((1..=lines).contains(&(error.line as usize)), "{error}");
+                }
+                return Ok(());
+            }
+        };
+        if complete_network(&mut document, &mut network, |_| false).is_ok() {
+            let shown = network_xml(&document, None).expect("a dump");
+            let again = Document::parse(&shown, "n.xml").expect("well-formed");
+            let (same, _) = Network::parse(&again).expect("a dump is a definition");
+            proptest::prop_assert_eq!(same, network);
+        }
+    }
+}
