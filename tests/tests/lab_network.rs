@@ -161,6 +161,8 @@ fn a_stock_kernel_gets_its_address_from_the_default_network() {
     assert!(answer.contains(" 0% packet loss"), "{answer}");
     let leases = world.ok(&["net-dhcp-leases", "default"]);
     assert!(leases.contains("192.168.122.33/24"), "{leases}");
+    let known = world.ok(&["domifaddr", "web01", "--source", "lease"]);
+    assert!(known.contains("192.168.122.33/24"), "{known}");
     world.run("ping -q -c 3 -w 60 192.168.122.33");
     world.ok(&["destroy", "web01"]);
     world.ok(&["net-destroy", "default"]);

@@ -187,6 +187,8 @@ fn a_guest_is_plugged_in_and_stays_when_its_network_comes_back() {
     );
     let listed = world.ok(&["-q", "domiflist", "web"]);
     assert!(listed.contains("network   default"), "{listed}");
+    let known = world.ok(&["-q", "domifaddr", "web", "--source", "lease"]);
+    assert_eq!(known, "", "it has asked for none");
     let xml = world.ok(&["net-dumpxml", "default"]);
     assert!(xml.starts_with("<network connections='1'>"), "{xml}");
     let output = world.vm(&["net-destroy", "default"]);

@@ -1,10 +1,12 @@
-//! The addresses of a domain's network cards, as the guest's agent or this host's own neighbour table
-//! tells them.
+//! The addresses of a domain's network cards, as the networks that they are plugged into, the guest's
+//! agent or this host's own neighbour table tells them.
 
 use super::agent;
 use super::agent::facts::{Address, Card};
 use super::{Domain, Manager};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
+use crate::model;
+use crate::runtime::Guest;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -30,8 +32,7 @@ impl Manager {
     /// a channel for one, else this host's neighbours.
     ///
     /// # Errors
-    /// It is not running; as [`Manager::agent`]; no table of neighbours; leases, which nobody of
-    /// ours gives out.
+    /// It is not running; as [`Manager::agent`]; no table of neighbours; leases that cannot be read.
     pub fn addresses(&self, domain: &Domain, source: Option<Source>) -> Result<Vec<Card>> {
         let guest = self.running(domain)?;
         let (_, model) = self.current_definition(domain, Some(&guest))?;
@@ -40,12 +41,7 @@ impl Manager {
             channels.any(|channel| channel.name.as_deref() == Some(agent::CHANNEL))
         };
         match source {
-            Some(Source::Lease) => {
-                let message = "addresses that a network gave out are not known yet";
-                Err(Error::new(Kind::Unsupported, message)
-                    .cause("virtual networks are not built")
-                    .hint("--source agent asks inside the guest, --source arp this host"))
-            }
+            Some(Source::Lease) => self.leased_cards(&guest, &model),
             Some(Source::Agent) => self.guest_cards(domain),
             None if has_agent() => self.guest_cards(domain),
             Some(Source::Arp) | None => {
@@ -65,6 +61,37 @@ impl Manager {
                 Ok(cards.collect())
             }
         }
+    }
+}
+
+impl Manager {
+    /// The cards that are plugged into networks of ours, with the addresses that these gave them.
+    fn leased_cards(&self, guest: &Guest, model: &model::Domain) -> Result<Vec<Card>> {
+        let mut cards = Vec::new();
+        for card in &model.interfaces {
+            let (Some(mac), Some(port)) = (card.mac, guest.record.ports.get(&card.alias)) else {
+                continue;
+            };
+            let mac = mac.to_string();
+            let leases = self.networks().leases_of(&port.name, &mac)?;
+            if leases.is_empty() {
+                continue;
+            }
+            let tap = guest.record.taps.get(&card.alias);
+            cards.push(Card {
+                name: tap.cloned().unwrap_or_else(|| "-".to_string()),
+                mac: Some(mac),
+                addresses: leases
+                    .into_iter()
+                    .map(|lease| Address {
+                        kind: lease.protocol.to_string(),
+                        address: lease.address.to_string(),
+                        prefix: lease.prefix.into(),
+                    })
+                    .collect(),
+            });
+        }
+        Ok(cards)
     }
 }
 

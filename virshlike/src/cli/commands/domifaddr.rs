@@ -7,8 +7,8 @@ use crate::manager::Source;
 
 /// List the addresses of a running domain's network cards
 ///
-/// The guest's agent knows all of them. This host knows those IPv4 addresses that it has spoken
-/// with. Without --source the agent is asked where the domain has a channel for one, else this host.
+/// The guest's agent knows all of them. A network of ours knows those that it gave out by DHCP, this
+/// host those IPv4 addresses that it has spoken with. Without --source the agent is asked where the domain has a channel for one, else this host.
 #[derive(Debug, clap::Args)]
 pub struct Domifaddr {
     /// The domain: name, id or UUID
@@ -18,7 +18,7 @@ pub struct Domifaddr {
     /// Names and MAC addresses in every line
     #[arg(long)]
     full: bool,
-    /// Who is asked: agent or arp
+    /// Who is asked: lease, agent or arp
     #[arg(long, value_name = "SOURCE")]
     source: Option<String>,
 }
@@ -39,7 +39,7 @@ impl Verb for Domifaddr {
             Some("arp") => Some(Source::Arp),
             Some(other) => {
                 let message = format!("Unknown data source '{other}'");
-                return Err(Error::new(Kind::Usage, message).hint("use agent or arp"));
+                return Err(Error::new(Kind::Usage, message).hint("use lease, agent or arp"));
             }
         };
         let mut cards = manager.addresses(&domain, source)?;
