@@ -98,6 +98,7 @@ const XML: &[&str] = &[
     "domcapabilities",
     "dumpxml",
     "hypervisor-cpu-baseline",
+    "net-dumpxml",
 ];
 
 /// Verbs that do something and say so in a sentence: nothing with `--format json`.
@@ -113,6 +114,14 @@ const DEEDS: &[&str] = &[
     "domrename",
     "dump",
     "edit",
+    "net-autostart",
+    "net-create",
+    "net-define",
+    "net-destroy",
+    "net-edit",
+    "net-start",
+    "net-undefine",
+    "net-update",
     "reboot",
     "reset",
     "resume",
@@ -147,6 +156,10 @@ const OTHERS: &[(&str, &str)] = &[
     ),
     ("iothreadpin", "iothreads are not pinned in this build"),
     ("logs", "what a guest or its process wrote"),
+    (
+        "net-dhcp-leases",
+        "an active network's leases: expiry, mac, protocol, address, prefix, hostname, client_id",
+    ),
     ("qemu-agent-command", "the agent's own JSON"),
     ("shell", "what the commands in it print"),
     (

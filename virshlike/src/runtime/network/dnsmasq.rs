@@ -212,6 +212,7 @@ pub fn start(network: &Network, record: &NetworkRecord, dir: &Path, leases: &Pat
         descriptors: Vec::new(),
         output,
         cgroup: group.procs(),
+        memory: None,
     })
     .map_err(|error| Error::io("start", &program, &error))?;
     // It goes into the background when it serves; until then it is our child.
