@@ -94,5 +94,8 @@ fn fill(page: u64) {
 
 fn expect(page: u64, value: u64) {
     let found: u64 = load(AREA + page * PAGE);
-    assert!(found == value, "page {page} holds {found:#x}, not {value:#x}");
+    assert!(
+        found == value,
+        "page {page} holds {found:#x}, not {value:#x}"
+    );
 }
