@@ -122,8 +122,32 @@ fn a_snapshots_file_is_kept_and_its_long_ranges_are_replaced() {
     assert_eq!(found, 7);
 }
 
+/// Huge pages of 2 MiB that are in the host's pool for the test, where it may set them aside.
+struct Pool(Option<String>);
+
+impl Pool {
+    const SIZE: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
+
+    fn with(pages: usize) -> Self {
+        let before = std::fs::read_to_string(Self::SIZE).unwrap_or_default();
+        let there: usize = before.trim().parse().unwrap_or(0);
+        let set = std::fs::write(Self::SIZE, (there + pages).to_string());
+        Self(set.ok().map(|()| before))
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            // A pool that stays too large is the host's memory, and no reason to fail.
+            drop(std::fs::write(Self::SIZE, before));
+        }
+    }
+}
+
 #[test]
 fn of_huge_pages_only_whole_ones_go() {
+    let _pool = Pool::with(SIZE.div_ceil(2 << 20));
     let made = memfd(MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB)
         .and_then(|file| ram(Some(file), libc::MAP_SHARED));
     let Some((memory, ram)) = made else {
