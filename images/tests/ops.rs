@@ -20,9 +20,21 @@ fn new_file(path: &Path) -> File {
         .unwrap()
 }
 
+/// Checks an image that nobody has open any more. Other tests start programs meanwhile: until such a
+/// child runs its own code it has our descriptors, and with them the locks of a file that we have closed.
 fn checked(file: &Path, repair: Repair) -> images::error::Result<CheckReport> {
-    let f = File::options().read(true).write(true).open(file).unwrap();
-    executor().block_on(our_check(f, path(file), repair))
+    let mut tries = 0;
+    loop {
+        let f = File::options().read(true).write(true).open(file).unwrap();
+        let report = executor().block_on(our_check(f, path(file), repair));
+        match report {
+            Err(e) if matches!(e.kind(), images::ErrorKind::Locked { .. }) && tries < 100 => {
+                tries += 1;
+                std::thread::sleep(std::time::Duration::from_millis(50));
+            }
+            report => return report,
+        }
+    }
 }
 
 /// A matrix of new images.
