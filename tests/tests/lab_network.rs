@@ -119,3 +119,52 @@ fn a_stock_kernel_talks_over_its_hosts_bridge() {
     world.ok(&["destroy", "net"]);
     assert!(!world.run("ip -o link").contains("vnet"));
 }
+
+/// libvirt's default network, as the package has it.
+const DEFAULT: &str = include_str!("../../virshlike/dist/default-network.xml");
+
+/// What a client of DHCP does with its answer.
+const SETTLE: &str = "#!/bin/sh\\n[ $1 = bound ] || exit 0\\nip addr add $ip/24 dev $interface\\n\
+                      ip route add default via $router\\n";
+
+#[test]
+fn a_stock_kernel_gets_its_address_from_the_default_network() {
+    let variables = ["LAB_KERNEL", "LAB_INITRD"].map(|name| std::env::var(name).ok());
+    let [Some(kernel), Some(initrd)] = variables else {
+        println!("skipped: LAB_KERNEL and LAB_INITRD are not set: run this in the lab");
+        return;
+    };
+    let world = World::with_network().expect("a network namespace");
+    let path = world.path("default.xml");
+    std::fs::write(&path, DEFAULT).expect("a definition");
+    world.ok(&["net-define", &path.display().to_string()]);
+    world.ok(&["net-start", "default"]);
+    let host = "<host mac='52:54:00:77:07:03' name='web01' ip='192.168.122.33'/>";
+    world.ok(&["net-update", "default", "add-last", "ip-dhcp-host", host]);
+    world.define_xml(&format!(
+        "<domain type='kvm'><name>web01</name><memory unit='MiB'>192</memory><vcpu>1</vcpu>\
+         <os><type arch='x86_64' machine='q35'>hvm</type><kernel>{kernel}</kernel>\
+         <initrd>{initrd}</initrd><cmdline>console=ttyS0 quiet panic=-1 nokaslr</cmdline></os>\
+         <devices><interface type='network'><mac address='52:54:00:77:07:03'/>\
+         <source network='default'/></interface><serial type='pty'/></devices></domain>"
+    ));
+    world.ok(&["start", "web01"]);
+    let mut console = Console::open(&world, "web01");
+    console.wait_for("guest# ");
+    console.shell(&format!(
+        "printf '{SETTLE}' > /tmp/settle; chmod +x /tmp/settle; stty -echo"
+    ));
+    console.shell("ip link set eth0 up");
+    let said = console.shell("udhcpc -i eth0 -n -q -t 60 -T 2 -s /tmp/settle 2>&1");
+    assert!(said.contains("192.168.122.33 obtained"), "{said}");
+    let answer = console.shell("ping -q -c 3 -w 60 192.168.122.1");
+    assert!(answer.contains(" 0% packet loss"), "{answer}");
+    let leases = world.ok(&["net-dhcp-leases", "default"]);
+    assert!(leases.contains("192.168.122.33/24"), "{leases}");
+    let known = world.ok(&["domifaddr", "web01", "--source", "lease"]);
+    assert!(known.contains("192.168.122.33/24"), "{known}");
+    world.run("ping -q -c 3 -w 60 192.168.122.33");
+    world.ok(&["destroy", "web01"]);
+    world.ok(&["net-destroy", "default"]);
+    assert!(!world.run("ip -o link").contains("virbr0"));
+}
