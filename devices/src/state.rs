@@ -6,6 +6,28 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+/// Bytes as saved: two hexadecimal digits each.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    let text = String::with_capacity(bytes.len().saturating_mul(2));
+    bytes.iter().fold(text, |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// What [`hex`] wrote; `None` for anything else.
+pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
+    if !text.is_ascii() || !text.len().is_multiple_of(2) {
+        return None;
+    }
+    (0..text.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok())
+        .collect()
+}
+
 /// One piece of saved state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Section {

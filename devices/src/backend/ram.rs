@@ -128,6 +128,10 @@ impl Ram {
             }
             Kind::Copied if len < SHORTEST_PIECE || !self.one_more_piece() => return Ok(0),
             Kind::Copied => {
+                // Locked pages stay: what would replace them is not locked.
+                // SAFETY: advice about pages of guest RAM that changes no contents; for locked ones alone
+                // it is refused.
+                unsafe { madvise(host(region, offset), bytes(len)?, Advice::LinuxCold) }?;
                 replace(region, offset, len)?;
                 (offset, len)
             }
@@ -185,8 +189,8 @@ fn replace(region: &GuestRegion, offset: u64, len: u64) -> io::Result<()> {
     // SAFETY: whole pages of guest RAM, which is never unmapped and which nothing in this process refers
     // to but by accesses that may see any value; what was there before is what the guest gave up.
     unsafe { mmap_anonymous(at, size, prot, flags) }?;
-    // As the rest of RAM is: in no core dump, in huge pages where that is possible. A kernel without
-    // either says so, and nothing is lost.
+    // In no core dump, and in huge pages where that is possible. A kernel without either says so, and
+    // nothing is lost.
     // SAFETY: advice about the pages that were just mapped changes no contents.
     let _without = unsafe { madvise(at, size, Advice::LinuxDontDump) };
     if len >= HUGE_PAGE {

@@ -4,6 +4,7 @@
 //! never change by a guest's write. The extended space (0x100 and up) reads as zero, which says
 //! "no extended capabilities".
 
+use crate::state::{hex, unhex};
 use serde::{Deserialize, Serialize};
 
 /// Bytes of a register file.
@@ -263,22 +264,3 @@ impl ConfigSpace {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ConfigState(String);
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    if !text.is_ascii() || !text.len().is_multiple_of(2) {
-        return None;
-    }
-    (0..text.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok())
-        .collect()
-}

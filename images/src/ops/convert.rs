@@ -40,6 +40,9 @@ pub struct ConvertOptions {
     /// Lets the kernel copy from file to file, where what is copied is one: between layers without
     /// compression and raw images. Zeroes that the source has as data stay data.
     pub offload: bool,
+    /// Shares space between raw images where the file system can. What is shared is not looked at: no
+    /// zeroes are found in it, and nothing is salvaged.
+    pub share: bool,
 }
 
 impl Default for ConvertOptions {
@@ -56,6 +59,7 @@ impl Default for ConvertOptions {
             rate: 0,
             at: 0,
             offload: false,
+            share: true,
         }
     }
 }
@@ -147,7 +151,7 @@ pub async fn convert(
         packers,
         begin: Instant::now(),
         paced: Cell::new(0),
-        may_share: Cell::new(!options.compress && options.rate == 0),
+        may_share: Cell::new(options.share && !options.compress && options.rate == 0),
     });
     source.unpack_on_threads();
     for _ in 0..options.depth.clamp(1, 256) {

@@ -73,7 +73,7 @@ impl Manager {
                 continue;
             };
             let mac = mac.to_string();
-            let leases = self.networks().leases_of(&port.name, &mac)?;
+            let leases = self.networks().leases_of(port.network, &mac)?;
             if leases.is_empty() {
                 continue;
             }

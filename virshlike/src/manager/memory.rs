@@ -45,15 +45,24 @@ impl Manager {
     /// More than there is; no balloon; as [`Manager::affected`].
     pub fn set_memory(&self, domain: &Domain, kib: u64, affects: Affects) -> Result<()> {
         let (guest, config) = self.affected(domain, affects)?;
+        let running = match guest {
+            Some(guest) => {
+                let (_, model) = self.current_definition(domain, Some(&guest))?;
+                balloon(&model)?;
+                refuse_beyond(kib, &model.memory)?;
+                Some((guest, model))
+            }
+            None => None,
+        };
         if config {
             self.change_memory(domain, |document, before| {
-                refuse_more(kib, before)?;
+                refuse_beyond(kib, before)?;
                 model::set_current_memory(document, kib).map_err(|found| mistakes(&found))
             })?;
         }
-        let Some(guest) = guest else { return Ok(()) };
-        let (_, model) = self.current_definition(domain, Some(&guest))?;
-        refuse_more(kib, &model.memory)?;
+        let Some((guest, model)) = running else {
+            return Ok(());
+        };
         let bytes = kib.saturating_mul(1024);
         self.adjust(domain, &guest, &model, Adjustment::Memory { bytes })
     }
@@ -91,6 +100,9 @@ impl Manager {
         let edit = |document: &mut Document| -> Result<(), Diagnostics> {
             model::set_stats_period(document, seconds)
         };
+        if let Some(guest) = &guest {
+            balloon(&self.current_definition(domain, Some(guest))?.1)?;
+        }
         if config {
             let stored = self.stored(domain)?;
             let mut checked = self.checked(&stored)?;
@@ -168,7 +180,12 @@ fn balloon(model: &model::Domain) -> Result<&model::MemBalloon> {
     })
 }
 
-fn refuse_more(kib: u64, memory: &Memory) -> Result<()> {
+fn refuse_beyond(kib: u64, memory: &Memory) -> Result<()> {
+    if kib < vmm_api::spec::MIN_MEMORY / 1024 {
+        let message = format!("invalid argument: {kib} KiB are too little for any guest");
+        return Err(Error::new(Kind::Usage, message)
+            .hint("a number counts KiB; with a unit it may be 512MiB or 2G"));
+    }
     if kib <= memory.size_kib {
         return Ok(());
     }
@@ -187,7 +204,7 @@ fn fresh_figures(guest: &Guest, alias: &str) -> Result<Vec<(String, Value)>> {
     let now = now.unwrap_or_default().as_secs();
     for _ in 0..ROUNDS {
         let told = known.get("last_update").and_then(Value::as_u64);
-        if told.is_none_or(|told| told + FRESH >= now) {
+        if told.is_none_or(|told| told.saturating_add(FRESH) >= now) {
             break;
         }
         sleep(ROUND);

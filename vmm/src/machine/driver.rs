@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use vmm_api::control::{ControlError, ErrorKind, Event, Reply, Request, Status};
 use vmm_api::end::EndReason;
-use vmm_api::spec::{DeviceKind, DeviceSpec};
+use vmm_api::spec::{DeviceKind, DeviceSpec, MIN_MEMORY};
 use vmm_api::state::Adjustment;
 
 /// After this long a machine runs, and what its start took is no longer needed.
@@ -274,10 +274,10 @@ impl Driver {
     fn adjust(&self, setting: Adjustment) -> Result<Reply, ControlError> {
         let size = self.machine.spec().memory.size;
         if let Adjustment::Memory { bytes } = setting
-            && (bytes > size || !bytes.is_multiple_of(4096))
+            && (!(MIN_MEMORY..=size).contains(&bytes) || !bytes.is_multiple_of(4096))
         {
             let message =
-                format!("{bytes} bytes of memory; the guest has {size}, in pages of 4096");
+                format!("{bytes} bytes of memory; a multiple of 4096 from {MIN_MEMORY} to {size}");
             return Err(ControlError::new(ErrorKind::Invalid, message));
         }
         tracing::info!(?setting, "a setting changes");

@@ -44,8 +44,10 @@ pub(super) fn take_picture(display: &Arc<Display>, ticket: Ticket) {
             .take_fds()
             .pop()
             .ok_or_else(|| invalid("the request came without a file descriptor".into()))?;
-        screenshot::write(&display, File::from(fd))
-            .map_err(|error| invalid(format!("the picture cannot be written: {error}")))?;
+        screenshot::write(&display, File::from(fd)).map_err(|error| {
+            let message = format!("the picture cannot be written: {error}");
+            ControlError::new(ErrorKind::Failed, message)
+        })?;
         Ok(Reply::Done)
     });
 }

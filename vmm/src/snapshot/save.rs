@@ -1,6 +1,6 @@
 //! Writing a machine that stands still into a container.
 
-use super::header::{ALIGNMENT, Header, REGION_LENGTH, Region, TABLE_OFFSET};
+use super::header::{self, ALIGNMENT, Header, REGION_LENGTH, Region, TABLE_OFFSET};
 use super::{
     CPUID, CPUID_VERSION, MACHINE, MACHINE_VERSION, MachinePart, SnapshotError, VCPU, sections,
     vcpu_id,
@@ -41,6 +41,7 @@ pub fn save(machine: &Machine, file: &File, abort: &AtomicBool) -> Result<(), Sn
         sections::write(&mut bytes, &section)?;
         count += 1;
     }
+    check_size(bytes.len() as u64)?;
     let memory = machine.memory();
     let (header, regions) = plan(memory, count, bytes.len() as u64);
     file.set_len(0).map_err(io("emptying the file"))?;
@@ -58,6 +59,18 @@ pub fn save(machine: &Machine, file: &File, abort: &AtomicBool) -> Result<(), Sn
     file.write_all_at(&header.to_bytes(), 0)
         .map_err(io("writing the header"))?;
     file.sync_all().map_err(io("syncing the header"))
+}
+
+/// A reader takes no more than this, so what is larger must not be written.
+fn check_size(bytes: u64) -> Result<(), SnapshotError> {
+    if bytes <= header::MAX_SECTION_BYTES {
+        return Ok(());
+    }
+    Err(SnapshotError::State(format!(
+        "the state of the devices takes {bytes} bytes, and a snapshot holds {}; give the graphics card \
+         less video memory",
+        header::MAX_SECTION_BYTES
+    )))
 }
 
 /// Whether the guest's RAM is a mapping of this file: emptying it would take the RAM away.

@@ -88,6 +88,24 @@ fn a_shared_file_gets_a_hole() {
 }
 
 #[test]
+fn locked_pages_of_a_snapshot_stay() {
+    let file = tempfile::tempfile().expect("a file");
+    file.set_len(SIZE as u64).expect("a length");
+    let (memory, ram) = ram(Some(file), libc::MAP_PRIVATE).expect("RAM");
+    fill(&memory);
+    for region in memory.memory().iter() {
+        let (at, size) = (region.get_mmap().as_ptr(), region.get_mmap().size());
+        // SAFETY: it changes nothing but whether these pages, which are mapped, stay in memory.
+        if unsafe { libc::mlock(at.cast(), size) } != 0 {
+            println!("skipped: {} bytes may not be locked here", size);
+            return;
+        }
+    }
+    assert_eq!(ram.give_back(16 * PAGE, 600 * PAGE).bytes, 0);
+    assert_eq!(gone(&memory), [] as [u64; 0]);
+}
+
+#[test]
 fn a_snapshots_file_is_kept_and_its_long_ranges_are_replaced() {
     let file = tempfile::tempfile().expect("a file");
     file.set_len(SIZE as u64).expect("a length");

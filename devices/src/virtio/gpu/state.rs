@@ -3,12 +3,11 @@
 
 use super::resource::Resource;
 use crate::backend::display::Cursor;
-use crate::state::{Origin, Section, StateError};
+use crate::state::{Origin, Section, StateError, hex, unhex};
 use flate2::Compression;
 use flate2::read::ZlibDecoder;
 use flate2::write::ZlibEncoder;
 use serde::{Deserialize, Serialize};
-use std::fmt::Write as _;
 use std::io::{Read, Write};
 
 const KIND: &str = "virtio-gpu";
@@ -85,13 +84,7 @@ impl GpuState {
 
     /// Fills `to` from a packed picture; it must have exactly that many bytes.
     pub(super) fn unpack(packed: &str, to: &mut [u8]) -> Result<(), String> {
-        let digit = |digit: u8| char::from(digit).to_digit(16);
-        let byte = |pair: &[u8]| match *pair {
-            [high, low] => Some((digit(high)? << 4 | digit(low)?) as u8),
-            _ => None,
-        };
-        let bytes: Option<Vec<u8>> = packed.as_bytes().chunks(2).map(byte).collect();
-        let bytes = bytes.ok_or("a picture is not in hexadecimal digits")?;
+        let bytes = unhex(packed).ok_or("a picture is not in hexadecimal digits")?;
         let mut decoder = ZlibDecoder::new(bytes.as_slice());
         let filled = decoder.read_exact(to);
         let more = decoder.read(&mut [0]);
@@ -107,11 +100,7 @@ fn pack(pixels: &[u8]) -> String {
     // Writing to memory does not fail.
     let written = encoder.write_all(pixels);
     let packed = written.and_then(|()| encoder.finish()).unwrap_or_default();
-    let mut digits = String::with_capacity(packed.len() * 2);
-    for byte in packed {
-        let _always = write!(digits, "{byte:02x}");
-    }
-    digits
+    hex(&packed)
 }
 
 /// The section of a card.

@@ -16,6 +16,9 @@ use vmm_api::spec::InputModel;
 
 /// Events that wait for buffers, at most.
 pub(super) const WAITING: usize = 256;
+/// Of these, what movements may take: the rest is for keys and buttons, because the guest holds for ever
+/// what it was not told to let go.
+pub(super) const MOVEMENTS: usize = WAITING / 2;
 /// Entries of either queue.
 const QUEUE_SIZE: u16 = 64;
 /// Bytes of an event (virtio 1.3 §5.8.6).
@@ -173,7 +176,9 @@ impl InputSink for Input {
 
     fn group(&self, events: &[Event]) {
         let mut inner = self.shared.lock();
-        let room = WAITING.saturating_sub(inner.waiting.len());
+        let keys = events.iter().any(|event| event.kind == code::EV_KEY);
+        let limit = if keys { WAITING } else { MOVEMENTS };
+        let room = limit.saturating_sub(inner.waiting.len());
         // Without a driver nobody is there to be told later.
         if inner.queue.is_none() || events.len() > room || events.last() != Some(&Event::SYN) {
             inner.dropped = inner.dropped.wrapping_add(events.len() as u64);

@@ -1,6 +1,6 @@
 //! Input devices through the buses, typed on through a display.
 
-use super::device::WAITING;
+use super::device::MOVEMENTS;
 use crate::backend::display::{Event, Pointer, code};
 use crate::device::Device;
 use crate::registry;
@@ -92,7 +92,7 @@ fn a_guest_that_takes_nothing_loses_whole_groups_and_the_host_nothing() {
         };
         assert!(machine.context.display.pointer(pointer));
     }
-    let kept = WAITING / 3;
+    let kept = MOVEMENTS / 3;
     assert_eq!(device.stats()["events_dropped"], (1000 - kept) * 3);
     for _ in 0..kept {
         offer(&machine, &mut ring, 3);

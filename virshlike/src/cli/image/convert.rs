@@ -249,7 +249,8 @@ impl Convert {
         tool::activate(executor, path, &target)?;
         let how = self.how(zero)?;
         let progress = Progress::new(context, self.progress);
-        let total: u64 = sources.iter().map(|s| s.image.virtual_size()).sum();
+        let sizes = sources.iter().map(|s| s.image.virtual_size());
+        let total = sizes.fold(0, u64::saturating_add);
         let result = executor.block_on(async {
             let mut at = 0;
             for source in sources {
@@ -272,6 +273,7 @@ impl Convert {
         let defaults = ConvertOptions::default();
         Ok(ConvertOptions {
             compress: self.compress,
+            share: self.sparse.is_none() && !self.salvage,
             depth: self.parallel.map_or(defaults.depth, |n| n.clamp(1, 256)),
             threads: self.parallel.unwrap_or(0),
             sparse: self

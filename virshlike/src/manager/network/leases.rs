@@ -18,6 +18,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::net::IpAddr;
 use std::path::Path;
+use uuid::Uuid;
 
 /// More than any network's leases take, in bytes.
 const MOST: u64 = 16 << 20;
@@ -100,16 +101,21 @@ impl Networks<'_> {
         Ok(leases)
     }
 
-    /// The leases of a card with this address, in whichever active network.
+    /// The leases of a card with this address in a network; none when that is not active.
     ///
     /// # Errors
     /// A store that cannot be read.
-    pub fn leases_of(&self, network: &str, mac: &str) -> Result<Vec<Lease>> {
-        let found = self.find(network)?;
-        match found.record {
-            Some(_) => self.leases(&found, Some(mac)),
-            None => Ok(Vec::new()),
-        }
+    pub fn leases_of(&self, network: Uuid, mac: &str) -> Result<Vec<Lease>> {
+        let Some(record) = self.active(network) else {
+            return Ok(Vec::new());
+        };
+        let found = Found {
+            name: record.name.clone(),
+            uuid: network,
+            persistent: !record.transient,
+            record: Some(record),
+        };
+        self.leases(&found, Some(mac))
     }
 }
 

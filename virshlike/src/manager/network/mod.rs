@@ -112,6 +112,16 @@ impl Networks<'_> {
         NetworkDir::new(self.run(), uuid)
     }
 
+    /// What is made on the host for a network with this record.
+    fn plan<'a>(&self, network: &'a Network, record: &'a NetworkRecord) -> Plan<'a> {
+        Plan {
+            network,
+            record,
+            dir: self.dir(record.uuid),
+            leases: self.store.layout().leases(record.uuid),
+        }
+    }
+
     /// What is written down of an active network.
     fn active(&self, uuid: Uuid) -> Option<NetworkRecord> {
         let record = self.dir(uuid).record()?;
@@ -226,15 +236,7 @@ impl Networks<'_> {
             return Ok(Vec::new());
         };
         let checked = self.current(found)?;
-        let dir = self.dir(found.uuid);
-        let leases = self.store.layout().leases(found.uuid);
-        let plan = Plan {
-            network: &checked.model,
-            record,
-            dir: &dir,
-            leases: &leases,
-        };
-        plan.faults()
+        self.plan(&checked.model, record).faults()
     }
 
     /// The definition on disk.

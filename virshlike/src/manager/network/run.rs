@@ -6,7 +6,7 @@ use crate::manager::definition::mistakes;
 use crate::model::{self, InterfaceSource, Network};
 use crate::runtime::network::link::Links;
 use crate::runtime::network::record::{self, NETWORK_RECORD_VERSION, NetworkRecord, Phase};
-use crate::runtime::network::{self as host, Fault, Plan, firewall};
+use crate::runtime::network::{self as host, Fault, firewall};
 use crate::runtime::record::Port;
 use crate::store::{Lock, atomic, fault};
 use std::collections::BTreeMap;
@@ -125,13 +125,7 @@ impl Networks<'_> {
             bridge,
         };
         let dir = self.dir(uuid);
-        let leases = self.store.layout().leases(uuid);
-        let plan = Plan {
-            network,
-            record: &record,
-            dir: &dir,
-            leases: &leases,
-        };
+        let plan = self.plan(network, &record);
         plan.check_tools()?;
         refuse_taken(network, &record.bridge)?;
         dir.write(&record)?;
@@ -165,14 +159,7 @@ impl Networks<'_> {
 
     fn repair(&self, found: &Found, record: &NetworkRecord, faults: &[Fault]) -> Result<Raised> {
         let checked = self.current(found)?;
-        let dir = self.dir(found.uuid);
-        let leases = self.store.layout().leases(found.uuid);
-        let plan = Plan {
-            network: &checked.model,
-            record,
-            dir: &dir,
-            leases: &leases,
-        };
+        let plan = self.plan(&checked.model, record);
         plan.check_tools()?;
         let mut missing = faults.to_vec();
         if missing.contains(&Fault::Bridge) {

@@ -107,12 +107,13 @@ impl Networks<'_> {
         let running = live
             .then(|| changed(&self.current(&found)?, change))
             .transpose()?;
+        // The server first: it is the one that may refuse.
+        if let Some(running) = running {
+            self.serve(&found, &running)?;
+        }
         if let Some(stored) = stored {
             let writer = self.store.writer()?;
             writer.put(&found.name, stored.document.as_str())?;
-        }
-        if let Some(running) = running {
-            self.serve(&found, &running)?;
         }
         let detail = format!("{:?} {}", change.command, change.section.as_str());
         self.manager.note(

@@ -105,9 +105,9 @@ pub struct Plan<'a> {
     /// What is written down of it.
     pub record: &'a NetworkRecord,
     /// Its folder in the runtime directory.
-    pub dir: &'a NetworkDir,
+    pub dir: NetworkDir,
     /// The server's memory.
-    pub leases: &'a Path,
+    pub leases: PathBuf,
 }
 
 impl Plan<'_> {
@@ -166,9 +166,8 @@ impl Plan<'_> {
         }
         if self.network.forward.mode.forwards() {
             let v6 = self.network.subnets.iter().any(|s| s.address.is_ipv6());
-            let open = self.network.forward.mode == ForwardMode::Open;
             told.extend(forward("ipv4/ip_forward", "IPv4")?);
-            if v6 || open {
+            if v6 {
                 told.extend(forward("ipv6/conf/all/forwarding", "IPv6")?);
             }
         }
@@ -185,7 +184,7 @@ impl Plan<'_> {
         fault::point("net-start.rules-made");
         if missing.contains(&Fault::Server) && dnsmasq::is_needed(self.network) {
             dnsmasq::stop(self.dir.path());
-            dnsmasq::start(self.network, self.record, self.dir.path(), self.leases)?;
+            dnsmasq::start(self.network, self.record, self.dir.path(), &self.leases)?;
         }
         fault::point("net-start.served");
         Ok(told)
@@ -225,8 +224,12 @@ pub fn take_down(record: &NetworkRecord, dir: &NetworkDir) -> Result<()> {
     let mut result = Ok(());
     if record.mac.is_some() {
         let table = firewall::table(&record.bridge);
-        // Without rules there is no need of the program that makes them.
-        if record.rules && firewall::tables().is_none_or(|known| known.contains(&table)) {
+        // Whoever has the bridge has the rules that are named after it. Without rules there is no need of
+        // the program that makes them.
+        if record.rules
+            && !is_taken(record)
+            && firewall::tables().is_none_or(|known| known.contains(&table))
+        {
             result = firewall::remove(&table);
         }
         fault::point("net-destroy.rules-gone");
@@ -234,6 +237,13 @@ pub fn take_down(record: &NetworkRecord, dir: &NetworkDir) -> Result<()> {
         fault::point("net-destroy.bridge-gone");
     }
     result.and_then(|()| dir.remove())
+}
+
+/// Whether there is a link with the bridge's name that is not the bridge that was made.
+fn is_taken(record: &NetworkRecord) -> bool {
+    let link = Links::open().and_then(|links| links.find(&record.bridge));
+    let mac = record.mac.map(|MacAddress(mac)| mac);
+    link.is_ok_and(|link| link.is_some_and(|link| !link.is_bridge || link.mac != mac))
 }
 
 /// Removes the bridge, if it is the one that was made: of that name, and with that address.

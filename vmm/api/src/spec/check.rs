@@ -28,7 +28,7 @@ impl fmt::Display for Problem {
 }
 
 /// Smallest RAM that a machine can be built with: the real-mode megabyte.
-const MIN_MEMORY: u64 = 1 << 20;
+pub const MIN_MEMORY: u64 = 1 << 20;
 /// Linux's limit for a boot command line, without the terminating zero.
 const MAX_CMDLINE: usize = 2047;
 /// virtio 1.3 §5.2.6.1: the length of a block device's serial.

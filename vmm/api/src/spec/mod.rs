@@ -14,7 +14,7 @@ mod mac;
 mod memory;
 mod pci;
 
-pub use check::Problem;
+pub use check::{MIN_MEMORY, Problem};
 pub use console::{ConsoleSpec, MAX_CONSOLE_PORTS, PortSpec, PortStream};
 pub use cpu::{CpuModel, CpuSpec, CpuTopology, FeaturePolicy, FeatureRule, MAX_APIC_ID, MAX_VCPUS};
 pub use device::{

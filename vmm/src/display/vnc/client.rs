@@ -183,6 +183,7 @@ impl Client {
     /// Shows what is new whenever the client is ready for it.
     async fn show(&self) -> Result<(), Gone> {
         let mut zrle = None;
+        let mut from = 0;
         loop {
             self.tell().await?;
             let news = match self.state.borrow().waiting {
@@ -206,7 +207,8 @@ impl Client {
                 update.cursor(self.house.display.cursor().as_deref(), &format);
             }
             let size = self.state.borrow().size;
-            let (now, later) = update::share(&news, size);
+            let (now, later) = update::share(&news, size, from);
+            from = update::stopped(&later);
             later.iter().for_each(|rect| self.viewer.forget(*rect));
             for rect in now {
                 let zrle = abilities.zrle.then(|| zrle.get_or_insert_with(Zrle::new));

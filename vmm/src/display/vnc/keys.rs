@@ -163,7 +163,10 @@ fn of_letter(letter: u8) -> Option<u16> {
 /// their byte set, or the prefix above it.
 pub(super) fn of_scancode(scancode: u32) -> Option<u16> {
     match scancode {
-        // Up to F12 both count alike; between are keys that no keyboard has.
+        // Print with Alt, and F16.
+        0x54 => Some(99),
+        0x55 => Some(186),
+        // Up to F12 both count alike.
         1..=0x58 => u16::try_from(scancode).ok(),
         0x80..=0xff | 0xe000..=0xe07f => {
             let byte = u8::try_from(scancode & 0x7f).ok()?;
@@ -210,6 +213,7 @@ mod tests {
             (0x9d, 97),
             (0xe048, 103),
             (0xc8, 103),
+            (0x54, 99),
             (0x58, 88),
         ] {
             assert_eq!(of_scancode(scancode), Some(key), "{scancode:#x}");

@@ -3,7 +3,7 @@
 use super::message::encoding;
 use super::pixels::Format;
 use super::zrle::Zrle;
-use devices::backend::display::{Cursor, Display, News, PIXEL, Rect};
+use devices::backend::display::{Cursor, Display, News, PIXEL, Rect, TILE};
 
 /// Pixels of one update, at most; the rest comes with the next one.
 pub(super) const MOST_PIXELS: u64 = 1 << 20;
@@ -149,34 +149,42 @@ impl Update {
 }
 
 /// The rectangles of `news` that fit a picture of `size` and one update, in small pieces, and those
-/// that have to wait.
-pub(super) fn share(news: &News, size: (u32, u32)) -> (Vec<Rect>, Vec<Rect>) {
+/// that have to wait. Those below the row `from`, where the last update stopped, go first: of a picture
+/// that changes all the time every part has its turn.
+pub(super) fn share(news: &News, size: (u32, u32), from: u32) -> (Vec<Rect>, Vec<Rect>) {
     let whole = Rect::of(size.0, size.1);
-    let (mut now, mut later) = (Vec::new(), Vec::new());
-    let mut pixels = 0;
+    let mut pieces = Vec::new();
     for rect in &news.rects {
         let rect = rect.common(&whole);
         if rect.is_empty() {
             continue;
         }
-        let rows = (MOST_AT_ONCE / rect.width).max(1);
+        let rows = (MOST_AT_ONCE / rect.width).clamp(1, TILE);
         let end = rect.y + rect.height;
-        for y in (rect.y..end).step_by(rows as usize) {
-            let piece = Rect {
-                y,
-                height: rows.min(end - y),
-                ..rect
-            };
-            let area = u64::from(piece.width) * u64::from(piece.height);
-            if pixels + area > MOST_PIXELS || now.len() >= 4096 {
-                later.push(piece);
-            } else {
-                pixels += area;
-                now.push(piece);
-            }
+        pieces.extend((rect.y..end).step_by(rows as usize).map(|y| Rect {
+            y,
+            height: rows.min(end - y),
+            ..rect
+        }));
+    }
+    pieces.sort_by_key(|piece| (piece.y < from, piece.y));
+    let (mut now, mut later) = (Vec::new(), Vec::new());
+    let mut pixels = 0;
+    for piece in pieces {
+        let area = u64::from(piece.width) * u64::from(piece.height);
+        if later.is_empty() && pixels + area <= MOST_PIXELS && now.len() < 4096 {
+            pixels += area;
+            now.push(piece);
+        } else {
+            later.push(piece);
         }
     }
     (now, later)
+}
+
+/// The row of squares at which an update stopped that leaves these for later.
+pub(super) fn stopped(later: &[Rect]) -> u32 {
+    later.first().map_or(0, |piece| piece.y - piece.y % TILE)
 }
 
 #[cfg(test)]
@@ -192,7 +200,7 @@ mod tests {
                 rects: left,
                 ..News::default()
             };
-            let (now, later) = share(&news, (4000, 3000));
+            let (now, later) = share(&news, (4000, 3000), 0);
             assert!(!now.is_empty());
             let of = |rect: &Rect| u64::from(rect.width) * u64::from(rect.height);
             let pixels: u64 = now.iter().map(of).sum();
@@ -207,7 +215,26 @@ mod tests {
             rects: vec![Rect::of(100, 100)],
             ..News::default()
         };
-        assert_eq!(share(&news, (50, 20)).0, [Rect::of(50, 20)]);
+        assert_eq!(share(&news, (50, 20), 0).0, [Rect::of(50, 20)]);
+    }
+
+    #[test]
+    fn of_a_picture_that_always_changes_every_part_is_sent() {
+        let size = (1920, 1080);
+        let mut shown = vec![false; size.1 as usize];
+        let mut from = 0;
+        for _ in 0..3 {
+            let news = News {
+                rects: vec![Rect::of(size.0, size.1)],
+                ..News::default()
+            };
+            let (now, later) = share(&news, size, from);
+            for piece in now {
+                shown[piece.y as usize..(piece.y + piece.height) as usize].fill(true);
+            }
+            from = stopped(&later);
+        }
+        assert!(shown.iter().all(|row| *row));
     }
 
     #[test]
