@@ -97,7 +97,7 @@ fn locked_pages_of_a_snapshot_stay() {
         let (at, size) = (region.get_mmap().as_ptr(), region.get_mmap().size());
         // SAFETY: it changes nothing but whether these pages, which are mapped, stay in memory.
         if unsafe { libc::mlock(at.cast(), size) } != 0 {
-            println!("skipped: {} bytes may not be locked here", size);
+            println!("skipped: {size} bytes may not be locked here");
             return;
         }
     }
