@@ -28,7 +28,7 @@ use vmm_api::control::{
 };
 use vmm_api::cpu::{self, HostCpu, Model, Set};
 use vmm_api::end::{EndReason, EndRecord};
-use vmm_api::spec::{BalloonSpec, BootSpec, DeviceKind, Fd, MachineSpec};
+use vmm_api::spec::{BalloonSpec, DeviceKind, Fd, MachineSpec};
 use vmm_api::speed::KernelSpeed;
 use vmm_api::state::{Adjustment, Decision, PauseReason, RunState, decide};
 
@@ -95,7 +95,7 @@ fn balloon(spec: &MachineSpec) -> Option<&BalloonSpec> {
 }
 
 fn serve(spec: MachineSpec, mut ends: Ends) -> io::Result<EndReason> {
-    let BootSpec::Kernel { cmdline, .. } = &spec.boot;
+    let cmdline = spec.boot.cmdline();
     let asked = |word: &str| cmdline.split_whitespace().any(|part| part == word);
     let (fail, vanish, deaf) = (asked("fake.fail"), asked("fake.vanish"), asked("fake.deaf"));
     let mute = asked("fake.mute");
@@ -258,7 +258,7 @@ impl Machine {
         {
             return (Err(refusal.into()), None);
         }
-        let BootSpec::Kernel { cmdline, .. } = &self.spec.boot;
+        let cmdline = self.spec.boot.cmdline();
         let mut end = None;
         match request {
             Request::Query => return (Ok(self.status(state)), None),

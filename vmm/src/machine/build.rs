@@ -454,7 +454,15 @@ pub(super) fn boot_vcpu(vcpu: &Vcpu, entry: &Entry) -> Result<(), KvmError> {
 }
 
 fn boot_files(spec: &MachineSpec, files: &Files) -> Result<BootFiles, BuildError> {
-    let BootSpec::Kernel { kernel, initrd, .. } = &spec.boot;
+    let (kernel, initrd) = match &spec.boot {
+        BootSpec::Kernel { kernel, initrd, .. } => (kernel, initrd),
+        BootSpec::Firmware(firmware) => {
+            return Err(BuildError::Spec(format!(
+                "boot: starting firmware ('{}') is not built yet; give a kernel",
+                firmware.rom.name
+            )));
+        }
+    };
     let take = |named: &NamedFd| {
         let fd = files.take(named.fd).map_err(|source| BuildError::File {
             what: named.name.clone(),
@@ -475,7 +483,6 @@ pub(super) fn load(
     files: &BootFiles,
     ram_is_zero: bool,
 ) -> Result<Entry, BootError> {
-    let BootSpec::Kernel { cmdline, .. } = &spec.boot;
     let ram: Vec<Span> = layout::ram_spans(spec.memory.size)
         .into_iter()
         .map(span)
@@ -491,7 +498,7 @@ pub(super) fn load(
             .initrd
             .as_ref()
             .map(|(file, name)| BootFile { file, name }),
-        cmdline,
+        cmdline: spec.boot.cmdline(),
         uuid: spec.uuid,
         machine: &spec.machine,
         cpus: BootCpus {

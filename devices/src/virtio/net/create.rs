@@ -52,6 +52,7 @@ pub(crate) fn on_sockets(
         mtu: None,
         link: true,
         queue_size: 64,
+        boot_index: None,
     };
     let taps = sockets.into_iter().map(Tap::socket).collect();
     with_taps("net0", address, &spec, taps, (context, Origin::Fresh))

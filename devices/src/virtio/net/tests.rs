@@ -29,6 +29,7 @@ fn spec(pairs: usize) -> NetSpec {
         mtu: Some(1400),
         link: true,
         queue_size: 64,
+        boot_index: None,
     }
 }
 

@@ -5,8 +5,8 @@
 
 use super::{
     BlkSpec, BootSpec, ConsoleSpec, CpuModel, DeviceKind, DeviceSpec, GpuSpec, MACHINE_NEWEST,
-    MAX_APIC_ID, MAX_CONSOLE_PORTS, MAX_RESOLUTION, MAX_VCPUS, MAX_VIDEO_MEMORY, MIN_RESOLUTION,
-    MachineSpec, NetSpec, PciAddress,
+    MAX_APIC_ID, MAX_BOOT_WAIT, MAX_CONSOLE_PORTS, MAX_RESOLUTION, MAX_VCPUS, MAX_VIDEO_MEMORY,
+    MIN_RESOLUTION, MachineSpec, NetSpec, PciAddress,
 };
 use crate::cpu;
 use std::collections::{BTreeMap, BTreeSet};
@@ -88,7 +88,23 @@ fn check_machine(spec: &MachineSpec, problems: &mut Problems) {
             ),
         );
     }
-    let BootSpec::Kernel { cmdline, .. } = &spec.boot;
+    check_boot(&spec.boot, problems);
+}
+
+fn check_boot(boot: &BootSpec, problems: &mut Problems) {
+    if let BootSpec::Firmware(firmware) = boot {
+        let waits = [
+            ("boot/menu", firmware.menu),
+            ("boot/reboot_timeout", firmware.reboot_timeout),
+        ];
+        for (path, wait) in waits {
+            if let Some(wait) = wait.filter(|wait| *wait > MAX_BOOT_WAIT) {
+                let message = format!("{wait} ms; at most {MAX_BOOT_WAIT} can be had");
+                problems.add(path, message);
+            }
+        }
+    }
+    let cmdline = boot.cmdline();
     if cmdline.len() > MAX_CMDLINE {
         problems.add(
             "boot/cmdline",
@@ -163,6 +179,7 @@ fn check_devices(devices: &[DeviceSpec], problems: &mut Problems) {
     let mut ids = BTreeSet::new();
     let mut ports = BTreeSet::new();
     let mut addresses: BTreeMap<PciAddress, &str> = BTreeMap::new();
+    let mut boot_order: BTreeMap<u32, &str> = BTreeMap::new();
     let buses = root_port_buses(devices, problems);
     for device in devices {
         let path = format!("devices/{}", device.id);
@@ -195,6 +212,11 @@ fn check_devices(devices: &[DeviceSpec], problems: &mut Problems) {
                     problems.add(&path, format!("{address}: a root port has slot 0 only"));
                 }
             }
+        }
+        if let Some(index) = device.kind.boot_index()
+            && let Some(other) = boot_order.insert(index, &device.id)
+        {
+            problems.add(&path, format!("boot index {index} is taken by {other}"));
         }
         check_kind(device, &path, &mut ports, problems);
     }

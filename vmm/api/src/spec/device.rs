@@ -46,6 +46,17 @@ pub enum DeviceKind {
     VirtioBalloon(BalloonSpec),
 }
 
+impl DeviceKind {
+    /// Its place among the devices that firmware boots from.
+    pub fn boot_index(&self) -> Option<u32> {
+        match self {
+            Self::VirtioBlk(blk) => blk.boot_index,
+            Self::VirtioNet(net) => net.boot_index,
+            _ => None,
+        }
+    }
+}
+
 /// A serial port. All of its outputs are optional and none may ever stall a vCPU.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SerialSpec {
@@ -219,6 +230,10 @@ pub struct BlkSpec {
     /// too. A thread of its own when empty.
     #[serde(default)]
     pub iothreads: Vec<u32>,
+    /// Its place among the devices that firmware boots from, lowest first, each taken once; behind
+    /// all others when absent.
+    #[serde(default)]
+    pub boot_index: Option<u32>,
 }
 
 fn one() -> u16 {
@@ -245,6 +260,7 @@ impl BlkSpec {
             rerror_policy: ErrorPolicy::default(),
             io: IoEngine::default(),
             iothreads: Vec::new(),
+            boot_index: None,
         }
     }
 }
@@ -297,6 +313,10 @@ pub struct NetSpec {
     /// Entries per queue, a power of two, 2 to 1024.
     #[serde(default = "queue_size")]
     pub queue_size: u16,
+    /// Its place among the devices that firmware boots from, lowest first, each taken once; behind
+    /// all others when absent.
+    #[serde(default)]
+    pub boot_index: Option<u32>,
 }
 
 impl NetSpec {
@@ -308,6 +328,7 @@ impl NetSpec {
             mtu: None,
             link: true,
             queue_size: queue_size(),
+            boot_index: None,
         }
     }
 }

@@ -4,15 +4,12 @@
 //! not compile before it is added here.
 
 use super::{
-    BlkSpec, BootSpec, ConsoleSpec, DeviceKind, DeviceSpec, Fd, HostSpec, ImageSpec, LogSpec,
-    MachineSpec, NetSpec, Origin, PortSpec, PortStream, RngSpec, SerialSpec, VncSpec,
+    BlkSpec, ConsoleSpec, DeviceKind, DeviceSpec, Fd, HostSpec, ImageSpec, LogSpec, MachineSpec,
+    NetSpec, Origin, PortSpec, PortStream, RngSpec, SerialSpec, VncSpec,
 };
 
 pub(super) fn all(spec: &MachineSpec) -> Vec<Fd> {
-    let mut fds = Vec::new();
-    let BootSpec::Kernel { kernel, initrd, .. } = &spec.boot;
-    fds.push(kernel.fd);
-    fds.extend(initrd.as_ref().map(|initrd| initrd.fd));
+    let mut fds = spec.boot.fds();
     match &spec.origin {
         Origin::Fresh => {}
         Origin::Restore { state } => fds.push(state.fd),

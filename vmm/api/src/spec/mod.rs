@@ -4,6 +4,7 @@
 //! `vmm --spec-fd N`. Files are named by descriptor number ([`Fd`]); a path stands beside it only for
 //! messages. A spec must never name a path to open: the `vmm` opens none.
 
+mod boot;
 mod check;
 mod console;
 mod cpu;
@@ -14,6 +15,7 @@ mod mac;
 mod memory;
 mod pci;
 
+pub use boot::{BootSpec, FIRMWARE_STEP, FirmwareSpec, MAX_BOOT_WAIT, MAX_FIRMWARE};
 pub use check::{MIN_MEMORY, Problem};
 pub use console::{ConsoleSpec, MAX_CONSOLE_PORTS, PortSpec, PortStream};
 pub use cpu::{CpuModel, CpuSpec, CpuTopology, FeaturePolicy, FeatureRule, MAX_APIC_ID, MAX_VCPUS};
@@ -61,23 +63,6 @@ pub struct LogSpec {
     pub files: Vec<Fd>,
     /// Bytes that one file may hold; at least 4096.
     pub max_bytes: u64,
-}
-
-/// What the guest starts from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "kebab-case")]
-pub enum BootSpec {
-    /// A kernel given by the host: bzImage, ELF vmlinux or any PVH ELF.
-    Kernel {
-        /// The kernel file.
-        kernel: NamedFd,
-        /// The initial RAM disk, if any.
-        #[serde(default)]
-        initrd: Option<NamedFd>,
-        /// The kernel command line, at most 2047 bytes.
-        #[serde(default)]
-        cmdline: String,
-    },
 }
 
 /// What happens when the guest ends by itself; libvirt's `on_poweroff`, `on_reboot`, `on_crash`.

@@ -139,3 +139,42 @@ fn a_display_is_checked_and_its_sockets_are_named() {
     let json = spec.to_json().expect("plain data");
     assert_eq!(MachineSpec::from_json(&json).expect("its own JSON"), spec);
 }
+
+#[test]
+fn firmware_names_its_image_and_an_order() {
+    let ordered = |id: &str, address: &str, index| {
+        let mut disk = disk(id, address);
+        if let DeviceKind::VirtioBlk(blk) = &mut disk.kind {
+            blk.boot_index = Some(index);
+        }
+        disk
+    };
+    let mut spec = spec(vec![
+        ordered("a", "0000:00:03.0", 2),
+        ordered("b", "0000:00:04.0", 1),
+    ]);
+    spec.boot = BootSpec::Firmware(FirmwareSpec {
+        rom: NamedFd {
+            fd: Fd(40),
+            name: "bios-256k.bin".into(),
+        },
+        menu: Some(3000),
+        serial: true,
+        reboot_timeout: None,
+    });
+    assert_eq!(spec.check(), vec![]);
+    assert!(spec.fds().contains(&Fd(40)) && spec.boot.cmdline().is_empty());
+    let json = spec.to_json().expect("plain data");
+    assert_eq!(MachineSpec::from_json(&json).expect("its own JSON"), spec);
+    let text = String::from_utf8(json).expect("JSON");
+    assert!(text.contains(r#""type": "firmware""#), "{text}");
+
+    spec.devices.push(ordered("c", "0000:00:05.0", 1));
+    if let BootSpec::Firmware(firmware) = &mut spec.boot {
+        firmware.menu = Some(70_000);
+    }
+    let problems: Vec<String> = spec.check().iter().map(ToString::to_string).collect();
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert!(problems[0].starts_with("boot/menu: 70000 ms"));
+    assert!(problems[1].contains("devices/c: boot index 1 is taken by b"));
+}
