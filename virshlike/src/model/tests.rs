@@ -79,6 +79,23 @@ fn memory_is_exact_or_refused_with_the_nearest_values() {
 }
 
 #[test]
+fn a_balloon_leaves_a_guest_its_first_mib() {
+    let memory = "<memory unit='MiB'>256</memory>";
+    let with = |current: &str| {
+        SMALL.replace(
+            memory,
+            &format!("{memory}<currentMemory>{current}</currentMemory>"),
+        )
+    };
+    let message = refusal(&with("1020"));
+    assert!(
+        message.starts_with("t.xml:4:49: error: <currentMemory> of 1020 KiB"),
+        "{message}"
+    );
+    assert_eq!(domain(&with("1024")).memory.current_kib, 1024);
+}
+
+#[test]
 fn every_mistake_is_told_at_once_with_the_right_word() {
     let text = SMALL
         .replace(

@@ -11,18 +11,20 @@ use crate::model::amount_kib;
 /// it is.
 #[derive(Debug, clap::Args)]
 pub struct Setmem {
-    /// The domain: name, id or UUID
-    domain: String,
-    /// KiB, or a number and its unit, such as 2G
-    #[arg(id = "size", value_name = "SIZE")]
-    size: String,
     #[command(flatten)]
-    scope: Scope,
+    change: Change,
 }
 
 /// Change how much memory a domain has from its next start on
 #[derive(Debug, clap::Args)]
 pub struct Setmaxmem {
+    #[command(flatten)]
+    change: Change,
+}
+
+/// An amount of memory for a domain.
+#[derive(Debug, clap::Args)]
+struct Change {
     /// The domain: name, id or UUID
     domain: String,
     /// KiB, or a number and its unit, such as 2G
@@ -32,12 +34,15 @@ pub struct Setmaxmem {
     scope: Scope,
 }
 
-fn amount(text: &str) -> Result<u64> {
-    let kib = amount_kib(text).filter(|kib| *kib > 0);
-    kib.ok_or_else(|| {
-        let message = format!("invalid argument: '{text}' is no amount of memory");
-        Error::new(Kind::Usage, message).hint("a number of KiB, or with a unit: 2G, 512MiB")
-    })
+impl Change {
+    /// The amount in KiB.
+    fn kib(&self) -> Result<u64> {
+        let kib = amount_kib(&self.size).filter(|kib| *kib > 0);
+        kib.ok_or_else(|| {
+            let message = format!("invalid argument: '{}' is no amount of memory", self.size);
+            Error::new(Kind::Usage, message).hint("a number of KiB, or with a unit: 2G, 512MiB")
+        })
+    }
 }
 
 impl Verb for Setmem {
@@ -45,11 +50,11 @@ impl Verb for Setmem {
     const GROUP: Group = Group::Domain;
 
     fn run(self, context: &Context) -> Result<()> {
-        let domain = context.domain(&self.domain)?;
-        let kib = amount(&self.size)?;
+        let domain = context.domain(&self.change.domain)?;
+        let kib = self.change.kib()?;
         context
             .manager()?
-            .set_memory(&domain, kib, self.scope.affects())
+            .set_memory(&domain, kib, self.change.scope.affects())
     }
 }
 
@@ -58,11 +63,11 @@ impl Verb for Setmaxmem {
     const GROUP: Group = Group::Domain;
 
     fn run(self, context: &Context) -> Result<()> {
-        let domain = context.domain(&self.domain)?;
-        let kib = amount(&self.size)?;
+        let domain = context.domain(&self.change.domain)?;
+        let kib = self.change.kib()?;
         context
             .manager()?
-            .set_max_memory(&domain, kib, self.scope.affects())
+            .set_max_memory(&domain, kib, self.change.scope.affects())
             .map_err(|error| error.context("Unable to change MaxMemorySize"))
     }
 }

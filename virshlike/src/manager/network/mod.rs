@@ -20,7 +20,7 @@ use super::definition::mistakes;
 use crate::error::{Error, Kind, Result};
 use crate::model::{self, Network};
 use crate::runtime::network::record::{self, NetworkDir, NetworkRecord, Phase};
-use crate::runtime::network::{Fault, Plan};
+use crate::runtime::network::{Fault, Plan, Seen};
 use crate::store::{Store, name};
 use crate::xml::{Diagnostics, Document};
 use std::path::Path;
@@ -191,23 +191,26 @@ impl Networks<'_> {
     pub fn list(&self) -> Result<Vec<Facts>> {
         let mut list = Vec::new();
         let mut known = Vec::new();
+        let seen = Seen::default();
         for (name, uuid) in self.store.identities()? {
             known.push(uuid);
-            list.push(self.facts(&Found {
+            let found = Found {
                 name,
                 uuid,
                 persistent: true,
                 record: self.active(uuid),
-            }));
+            };
+            list.push(self.facts_by(&found, &seen));
         }
         for (_, record) in record::all(self.run()) {
             if record.phase == Phase::Active && !known.contains(&record.uuid) {
-                list.push(self.facts(&Found {
+                let found = Found {
                     name: record.name.clone(),
                     uuid: record.uuid,
                     persistent: false,
                     record: Some(record),
-                }));
+                };
+                list.push(self.facts_by(&found, &seen));
             }
         }
         list.sort_by(|a, b| a.name.cmp(&b.name));
@@ -216,7 +219,16 @@ impl Networks<'_> {
 
     /// The facts of a network.
     pub fn facts(&self, found: &Found) -> Facts {
+        self.facts_by(found, &Seen::default())
+    }
+
+    fn facts_by(&self, found: &Found, seen: &Seen) -> Facts {
         let checked = self.current(found).ok();
+        let faults = |record: &NetworkRecord| {
+            let plan = self.plan(&checked.as_ref()?.model, record);
+            plan.faults(seen).ok()
+        };
+        let faults = found.record.as_ref().and_then(faults);
         let bridge = found.record.as_ref().map(|record| record.bridge.clone());
         let defined = || checked.as_ref().and_then(|c| c.model.bridge.name.clone());
         Facts {
@@ -226,7 +238,7 @@ impl Networks<'_> {
             persistent: found.persistent,
             autostart: found.persistent && self.store.is_autostarted(&found.name),
             bridge: bridge.or_else(defined),
-            faults: self.faults(found).unwrap_or_default(),
+            faults: faults.unwrap_or_default(),
         }
     }
 
@@ -236,7 +248,7 @@ impl Networks<'_> {
             return Ok(Vec::new());
         };
         let checked = self.current(found)?;
-        self.plan(&checked.model, record).faults()
+        self.plan(&checked.model, record).faults(&Seen::default())
     }
 
     /// The definition on disk.

@@ -6,7 +6,7 @@ use crate::model::value;
 use crate::xml::{Element, Position};
 use std::collections::BTreeSet;
 use uuid::Uuid;
-use vmm_api::spec::{MACHINE_NEWEST, MAX_VCPUS};
+use vmm_api::spec::{MACHINE_NEWEST, MAX_VCPUS, MIN_MEMORY};
 
 /// Longest name in bytes: it is part of file names.
 const MAX_NAME: usize = 255 - ".xml".len();
@@ -192,15 +192,11 @@ pub(super) fn memory(root: Element<'_>, findings: &mut Findings<'_>) -> Option<M
         return None;
     };
     let size_kib = pages_kib(element, findings)?;
-    if size_kib < 1024 {
-        findings.error(
-            element.text_position(),
-            format!("{size_kib} KiB of memory is less than the 1 MiB that a PC starts with"),
-        );
-    }
+    enough(element, size_kib, findings);
     let mut current_kib = size_kib;
     if let Some(current) = root.child("currentMemory") {
         current_kib = pages_kib(current, findings)?;
+        enough(current, current_kib, findings);
         if current_kib > size_kib {
             findings.error_with_hint(
                 current.text_position(),
@@ -218,6 +214,20 @@ pub(super) fn memory(root: Element<'_>, findings: &mut Findings<'_>) -> Option<M
         backing: backing(root),
         at: element.position(),
     })
+}
+
+/// A PC has a whole first MiB, whatever a balloon takes.
+fn enough(element: Element<'_>, kib: u64, findings: &mut Findings<'_>) {
+    if kib < MIN_MEMORY / 1024 {
+        findings.error_with_hint(
+            element.text_position(),
+            format!(
+                "<{}> of {kib} KiB is less than the 1 MiB that a PC starts with",
+                element.name()
+            ),
+            "a number without unit= counts KiB",
+        );
+    }
 }
 
 /// `<maxMemory>`: what there may be after hot-plug.

@@ -21,6 +21,8 @@ use crate::error::{Error, Kind, Result};
 use crate::model::{ForwardMode, MacAddress, Network};
 use crate::store::fault;
 use link::{BridgePlan, Links};
+use std::cell::OnceCell;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -97,6 +99,20 @@ impl Fault {
     }
 }
 
+/// What one command has seen of the host: what all networks share is asked for once, and only when it
+/// is needed.
+#[derive(Debug, Default)]
+pub struct Seen {
+    tables: OnceCell<Option<BTreeSet<String>>>,
+}
+
+impl Seen {
+    /// The tables of networks that there are; `None` where that cannot be told.
+    fn tables(&self) -> Option<&BTreeSet<String>> {
+        self.tables.get_or_init(firewall::tables).as_ref()
+    }
+}
+
 /// What is made for a network.
 #[derive(Debug)]
 pub struct Plan<'a> {
@@ -115,7 +131,7 @@ impl Plan<'_> {
     ///
     /// # Errors
     /// A kernel that does not answer.
-    pub fn faults(&self) -> Result<Vec<Fault>> {
+    pub fn faults(&self, seen: &Seen) -> Result<Vec<Fault>> {
         let mut faults = Vec::new();
         let bridge = Links::open()?.find(&self.record.bridge)?;
         let whole = match self.record.mac {
@@ -126,9 +142,8 @@ impl Plan<'_> {
             faults.push(Fault::Bridge);
         }
         let script = firewall::script(self.network, &self.record.bridge);
-        if script.is_some()
-            && firewall::tables().is_some_and(|known| !known.contains(&self.table()))
-        {
+        let gone = |known: &BTreeSet<String>| !known.contains(&self.table());
+        if script.is_some() && seen.tables().is_some_and(gone) {
             faults.push(Fault::Rules);
         }
         if dnsmasq::is_needed(self.network) && dnsmasq::process(self.dir.path()).is_none() {
