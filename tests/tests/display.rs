@@ -37,7 +37,7 @@ fn port_of(world: &World, name: &str) -> u16 {
 fn a_display_is_served_pictured_and_typed_on() {
     skip_unless!(tests::have_kvm(), "no /dev/kvm");
     let world = World::new();
-    define(&world, "shown", "<graphics type='vnc'/>");
+    define(&world, "shown", "<graphics type='vnc' websocket='-1'/>");
     define(&world, "other", "<graphics type='vnc'/>");
     define(&world, "plain", "");
     // A display is there whether the guest runs or not, and one that stands costs nobody time.
@@ -67,6 +67,25 @@ fn a_display_is_served_pictured_and_typed_on() {
     let picture = fs::read(&file).expect("a picture");
     assert!(picture.starts_with(b"P6\n640 480\n255\n"));
     assert_eq!(picture.len(), 15 + 640 * 480 * 3);
+    let file = world.path("picture.png");
+    let said = world.ok(&["screenshot", "shown", file.to_str().expect("a path")]);
+    assert!(said.contains("type of image/png"), "{said}");
+    let picture = fs::read(&file).expect("a picture");
+    // The head, and 640 by 480 behind the first chunk's.
+    assert!(picture.starts_with(b"\x89PNG\r\n\x1a\n"));
+    assert_eq!(picture[16..24], [0, 0, 2, 0x80, 0, 0, 1, 0xe0]);
+    // A web page comes in by another port, and HTTP.
+    let shown = world.ok(&["-q", "domdisplay", "shown", "--type", "ws"]);
+    let address = shown.trim().strip_prefix("ws://").expect("an address");
+    let mut page = TcpStream::connect(address).expect("a WebSocket");
+    page.write_all(
+        b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    )
+    .expect("written");
+    let mut answer = [0; 12];
+    page.read_exact(&mut answer).expect("an answer");
+    assert_eq!(&answer, b"HTTP/1.1 101");
     world.ok(&[
         "send-key",
         "shown",

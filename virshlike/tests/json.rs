@@ -144,7 +144,10 @@ const OTHERS: &[(&str, &str)] = &[
         "domblkstat",
         "figures of a running disk, as `domstats --block` tells them",
     ),
-    ("domdisplay", "the address of a display, as viewers take it"),
+    (
+        "domdisplay",
+        "the address of a display, as viewers take it; with `--all` a list of them",
+    ),
     (
         "domifstat",
         "figures of a running card, as `domstats --interface` tells them",
@@ -164,7 +167,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("shell", "what the commands in it print"),
     (
         "vncdisplay",
-        "address, port, display and socket of a display",
+        "address, port, websocket (its port for WebSockets), display and socket of a display",
     ),
 ];
 

@@ -82,3 +82,24 @@ pub trait VirtioDevice: Send + Sync {
         Ok(())
     }
 }
+
+/// Fills `data` from `offset` of a configuration structure; what is not there reads as zero.
+pub(crate) fn read_config(structure: impl IntoIterator<Item = u8>, offset: u64, data: &mut [u8]) {
+    let start = usize::try_from(offset).unwrap_or(usize::MAX);
+    let mut rest = structure.into_iter().skip(start);
+    data.fill_with(|| rest.next().unwrap_or(0));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn behind_a_structure_there_is_nothing() {
+        for (offset, expected) in [(0, [1, 2, 3, 0]), (2, [3, 0, 0, 0]), (u64::MAX, [0; 4])] {
+            let mut data = [9; 4];
+            read_config([1, 2, 3], offset, &mut data);
+            assert_eq!(data, expected);
+        }
+    }
+}

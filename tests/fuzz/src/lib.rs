@@ -138,6 +138,13 @@ pub const TARGETS: &[Target] = &[
     ),
     target("vnc", "a VNC client", vmm::fuzz::vnc, seeds::vnc, 400),
     target(
+        "vnc-web",
+        "a VNC client that is a web page",
+        vmm::fuzz::vnc_web,
+        seeds::vnc_web,
+        400,
+    ),
+    target(
         "messages",
         "messages of the control protocol, end records",
         vmm_api::fuzz::messages,

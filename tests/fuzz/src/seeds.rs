@@ -42,6 +42,29 @@ pub(crate) fn vnc() -> Vec<Vec<u8>> {
     ]
 }
 
+/// The same in masked messages of a WebSocket, a ping between them; and requests that open none.
+pub(crate) fn vnc_web() -> Vec<Vec<u8>> {
+    let frame = |kind: u8, bytes: &[u8]| {
+        let length = u8::try_from(bytes.len().min(125)).unwrap_or(125);
+        let mask = [1, 2, 3, 4_u8];
+        let masked = bytes.iter().zip(mask.iter().cycle()).map(|(b, m)| b ^ m);
+        let masked: Vec<u8> = masked.take(length.into()).collect();
+        [&[0x80 | kind, 0x80 | length][..], &mask, &masked].concat()
+    };
+    let said = vnc().into_iter().map(|bytes| {
+        let frames = [frame(2, &bytes), frame(9, b"there?"), frame(8, b"")];
+        [&[0][..], &frames.concat()].concat()
+    });
+    let requests = [
+        "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
+         Sec-WebSocket-Protocol: base64, binary\r\n\r\n",
+        "POST / HTTP/1.0\r\n\r\n",
+    ];
+    let requests = requests.map(|text| [&[0x80][..], text.as_bytes()].concat());
+    said.chain(requests).collect()
+}
+
 pub(crate) fn messages() -> Vec<Vec<u8>> {
     [
         r#"{"min":1,"max":1,"build":"0.1.0","capabilities":["save"]}"#,

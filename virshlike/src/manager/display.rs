@@ -2,6 +2,7 @@
 //! guest runs.
 
 use super::machine::{Place, needed};
+use super::picture::{self, PictureFormat};
 use super::streams::listen_at;
 use super::{Domain, Manager};
 use crate::error::{Error, Kind, Result, plain_io};
@@ -11,7 +12,7 @@ use crate::runtime::guest::{ANSWER, Guest, explain};
 use crate::runtime::record::{RunRecord, VncPlace};
 use crate::runtime::rundir::RunDir;
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{BufReader, ErrorKind, Seek};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -21,6 +22,8 @@ use vmm_api::spec::{DeviceKind, DeviceSpec, GpuSpec, InputModel, InputSpec, Mach
 
 /// The first port of a VNC server, which clients call display 0.
 pub const FIRST_PORT: u16 = 5900;
+/// The first port of its WebSockets.
+pub const FIRST_WEBSOCKET: u16 = 5700;
 /// The socket's file name where the definition names none.
 const SOCKET: &str = "vnc";
 /// Longest time that keys are held, in milliseconds.
@@ -74,16 +77,22 @@ pub(super) fn open(
         return Ok(());
     };
     let mut place = VncPlace::default();
-    let mut listeners = Vec::new();
+    let (mut listeners, mut websockets) = (Vec::new(), Vec::new());
     for listen in &graphics.listens {
         match listen {
             GraphicsListen::Address(address) => {
                 // All addresses have one port, since a definition shows one.
                 let wanted = graphics.port.or(place.port);
-                let (listener, port) = bind(address, wanted)?;
+                let (listener, port) = bind(address, wanted, FIRST_PORT)?;
                 place.port = Some(port);
                 place.address.get_or_insert_with(|| address.clone());
                 listeners.push(descriptors.keep(listener));
+                if let Some(port) = graphics.websocket {
+                    let wanted = port.or(place.websocket);
+                    let (listener, port) = bind(address, wanted, FIRST_WEBSOCKET)?;
+                    place.websocket = Some(port);
+                    websockets.push(descriptors.keep(listener));
+                }
             }
             GraphicsListen::Socket(Some(path)) => {
                 listeners.push(descriptors.keep(listen_at(Path::new(path))?));
@@ -101,6 +110,7 @@ pub(super) fn open(
     }
     spec.host.vnc = Some(VncSpec {
         listeners,
+        websockets,
         password: graphics.password.clone(),
         password_until: graphics.password_until,
         share: graphics.share,
@@ -109,8 +119,8 @@ pub(super) fn open(
     Ok(())
 }
 
-/// A listening socket: on this port, or on the first free one.
-fn bind(address: &str, port: Option<u16>) -> Result<(TcpListener, u16)> {
+/// A listening socket: on this port, or on the first free one from `from`.
+fn bind(address: &str, port: Option<u16>, from: u16) -> Result<(TcpListener, u16)> {
     let failed = |port: u16, error: &std::io::Error| {
         let kind = match error.kind() {
             ErrorKind::AddrInUse => Kind::Busy,
@@ -122,7 +132,7 @@ fn bind(address: &str, port: Option<u16>) -> Result<(TcpListener, u16)> {
         )
         .cause(plain_io(error))
     };
-    let first = port.unwrap_or(FIRST_PORT);
+    let first = port.unwrap_or(from);
     let found = (address, first).to_socket_addrs().map(|mut all| all.next());
     let ip = match found {
         Ok(Some(found)) => found.ip(),
@@ -131,11 +141,11 @@ fn bind(address: &str, port: Option<u16>) -> Result<(TcpListener, u16)> {
     };
     if let Some(port) = port {
         let listener = TcpListener::bind(SocketAddr::new(ip, port)).map_err(|error| {
-            failed(port, &error).hint("take another port, or port='-1' for the first free one")
+            failed(port, &error).hint("take another port, or -1 for the first free one")
         })?;
         return Ok((listener, port));
     }
-    for port in FIRST_PORT..=u16::MAX {
+    for port in from..=u16::MAX {
         match TcpListener::bind(SocketAddr::new(ip, port)) {
             Ok(listener) => return Ok((listener, port)),
             Err(error) if error.kind() == ErrorKind::AddrInUse => {}
@@ -178,11 +188,11 @@ impl Manager {
         Ok(vnc.and_then(|graphics| graphics.password))
     }
 
-    /// Writes the picture that a domain shows into `file`, as PPM.
+    /// Writes the picture that a domain shows into `file`.
     ///
     /// # Errors
     /// It is not running or has no video card; the file cannot be written.
-    pub fn screenshot(&self, domain: &Domain, file: &File) -> Result<()> {
+    pub fn screenshot(&self, domain: &Domain, file: &File, format: PictureFormat) -> Result<()> {
         let guest = self.running(domain)?;
         let (_, model) = self.current_definition(domain, Some(&guest))?;
         if !model.videos.iter().any(model::Video::is_card) {
@@ -192,7 +202,16 @@ impl Manager {
                 "<video><model type='virtio'/></video>",
             ));
         }
-        self.ask_screen(&guest, Request::Screenshot, Some(file), ANSWER)
+        if format == PictureFormat::Ppm {
+            return self.ask_screen(&guest, Request::Screenshot, Some(file), ANSWER);
+        }
+        let failed = |error: std::io::Error| {
+            Error::new(Kind::Io, "the picture cannot be stored").cause(plain_io(&error))
+        };
+        let mut plain = tempfile::tempfile().map_err(failed)?;
+        self.ask_screen(&guest, Request::Screenshot, Some(&plain), ANSWER)?;
+        plain.rewind().map_err(failed)?;
+        picture::to_png(BufReader::new(plain), file).map_err(failed)
     }
 
     /// Presses keys of a domain's keyboard together and holds them for a while.
@@ -243,14 +262,14 @@ mod tests {
 
     #[test]
     fn the_first_free_port_is_taken_and_a_stated_one_or_none() {
-        let (first, port) = bind("127.0.0.1", None).unwrap();
+        let (first, port) = bind("127.0.0.1", None, FIRST_PORT).unwrap();
         assert!(port >= FIRST_PORT);
-        let (_second, other) = bind("127.0.0.1", None).unwrap();
+        let (_second, other) = bind("127.0.0.1", None, FIRST_PORT).unwrap();
         assert_ne!(port, other);
-        let error = bind("127.0.0.1", Some(port)).unwrap_err();
+        let error = bind("127.0.0.1", Some(port), FIRST_PORT).unwrap_err();
         assert_eq!(error.kind, Kind::Busy);
         assert!(error.message.contains(&port.to_string()));
         drop(first);
-        assert!(bind("no such address", None).is_err());
+        assert!(bind("no such address", None, FIRST_PORT).is_err());
     }
 }

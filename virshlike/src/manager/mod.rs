@@ -39,6 +39,7 @@ pub mod metadata;
 pub mod network;
 pub mod node;
 mod numa;
+pub mod picture;
 pub mod pins;
 mod ports;
 mod retouch;

@@ -335,6 +335,8 @@ pub struct Graphics {
     pub kind: String,
     /// `port=`; `None` for autoport.
     pub port: Option<u16>,
+    /// `websocket=`; `Some(None)` for the first free port, `None` without WebSockets.
+    pub websocket: Option<Option<u16>>,
     /// Where it listens; one at least.
     pub listens: Vec<GraphicsListen>,
     /// `passwd=`; never shown without being asked for.

@@ -302,6 +302,9 @@ fn show_display(devices: Element<'_>, place: Option<&VncPlace>, edits: &mut Edit
         }
         edits.set_attribute(graphics.id(), "port", &port.to_string());
     }
+    if let Some(port) = place.websocket {
+        edits.set_attribute(graphics.id(), "websocket", &port.to_string());
+    }
     let listen = |kind: &str| {
         let mut all = graphics.children_named("listen");
         all.find(|listen| listen.value("type") == Some(kind))

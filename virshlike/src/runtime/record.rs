@@ -64,6 +64,9 @@ pub struct VncPlace {
     /// The TCP port.
     #[serde(default)]
     pub port: Option<u16>,
+    /// The TCP port for WebSockets.
+    #[serde(default)]
+    pub websocket: Option<u16>,
     /// The path of a Unix socket.
     #[serde(default)]
     pub socket: Option<String>,

@@ -86,6 +86,13 @@ impl Viewer {
         })
     }
 
+    /// What was taken was not shown, but for the size.
+    pub fn put_back(&self, news: &News) {
+        let mut unseen = lock(&self.unseen);
+        unseen.cursor |= news.cursor;
+        news.rects.iter().for_each(|rect| unseen.region.add(*rect));
+    }
+
     /// Marks a part as not seen: the viewer has asked for it afresh.
     pub fn forget(&self, rect: Rect) {
         lock(&self.unseen).region.add(rect);

@@ -5,7 +5,7 @@ use super::state::{self, BalloonState};
 use super::statistics::Statistics;
 use crate::backend::ram::{PAGE, Ram};
 use crate::state::{Section, StateError};
-use crate::virtio::device::{DeviceInfo, VirtioDevice};
+use crate::virtio::device::{DeviceInfo, VirtioDevice, read_config};
 use crate::virtio::queue::Virtqueue;
 use crate::virtio::worker::Worker;
 use images::exec::Engine;
@@ -157,12 +157,8 @@ impl VirtioDevice for Balloon {
             0,
             value(&shared.poison),
         ];
-        let start = usize::try_from(offset).unwrap_or(usize::MAX);
-        let bytes = words.iter().flat_map(|word| word.to_le_bytes());
-        let mut rest = bytes.skip(start);
-        for byte in data {
-            *byte = rest.next().unwrap_or(0);
-        }
+        let bytes = words.into_iter().flat_map(u32::to_le_bytes);
+        read_config(bytes, offset, data);
     }
 
     fn write_config(&self, offset: u64, data: &[u8]) {

@@ -8,7 +8,7 @@ use super::stats::Stats;
 use crate::device::DeviceError;
 use crate::registry::Context;
 use crate::state::{Section, StateError};
-use crate::virtio::device::{DeviceInfo, VirtioDevice};
+use crate::virtio::device::{DeviceInfo, VirtioDevice, read_config};
 use crate::virtio::iothreads::Iothreads;
 use crate::virtio::queue::Virtqueue;
 use crate::virtio::worker::Worker;
@@ -103,11 +103,7 @@ impl VirtioDevice for Block {
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
         let bytes = config::structure(&self.spec, self.capacity, self.disk.writeback());
-        let start = usize::try_from(offset).unwrap_or(usize::MAX);
-        let mut rest = bytes.iter().skip(start);
-        for byte in data {
-            *byte = rest.next().copied().unwrap_or(0);
-        }
+        read_config(bytes, offset, data);
     }
 
     fn write_config(&self, offset: u64, data: &[u8]) {

@@ -6,7 +6,7 @@ use super::ports::{self, Ports};
 use super::state;
 use crate::device::DeviceError;
 use crate::state::{Section, StateError};
-use crate::virtio::device::{DeviceInfo, VirtioDevice};
+use crate::virtio::device::{DeviceInfo, VirtioDevice, read_config};
 use crate::virtio::queue::Virtqueue;
 use crate::virtio::worker::Worker;
 use images::exec::Engine;
@@ -93,11 +93,7 @@ impl VirtioDevice for Console {
         for (target, byte) in bytes.iter_mut().skip(4).zip(self.max_ports.to_le_bytes()) {
             *target = byte;
         }
-        let start = usize::try_from(offset).unwrap_or(usize::MAX);
-        let mut rest = bytes.iter().skip(start);
-        for byte in data {
-            *byte = rest.next().copied().unwrap_or(0);
-        }
+        read_config(bytes, offset, data);
     }
 
     /// The emergency character: said without a queue, by a kernel that is about to die.

@@ -7,7 +7,7 @@ use crate::backend::display::Screen;
 use crate::memory::GuestMemoryHandle;
 use crate::registry::Context;
 use crate::state::{Section, StateError};
-use crate::virtio::device::{DeviceInfo, VirtioDevice};
+use crate::virtio::device::{DeviceInfo, VirtioDevice, read_config};
 use crate::virtio::queue::Virtqueue;
 use crate::virtio::worker::Worker;
 use images::exec::Engine;
@@ -98,11 +98,8 @@ impl VirtioDevice for Gpu {
         let events = self.shared.card().events;
         // Events, the register that clears them, outputs, capability sets.
         let numbers = [events, 0, SCANOUTS, 0];
-        let bytes = numbers.iter().flat_map(|number| number.to_le_bytes());
-        let mut rest = bytes.skip(usize::try_from(offset).unwrap_or(usize::MAX));
-        for byte in data {
-            *byte = rest.next().unwrap_or(0);
-        }
+        let bytes = numbers.into_iter().flat_map(u32::to_le_bytes);
+        read_config(bytes, offset, data);
     }
 
     fn write_config(&self, offset: u64, data: &[u8]) {

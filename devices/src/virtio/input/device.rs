@@ -4,7 +4,7 @@ use super::config;
 use super::state::{self, InputState};
 use crate::backend::display::{Event, InputSink, code};
 use crate::state::{Section, StateError};
-use crate::virtio::device::{DeviceInfo, VirtioDevice};
+use crate::virtio::device::{DeviceInfo, VirtioDevice, read_config};
 use crate::virtio::iothreads::Iothreads;
 use crate::virtio::queue::Virtqueue;
 use crate::virtio::worker::Worker;
@@ -201,11 +201,7 @@ impl VirtioDevice for Input {
             (inner.select, inner.subsel)
         };
         let space = config::space(self.model, &self.id, select, subsel);
-        let start = usize::try_from(offset).unwrap_or(usize::MAX);
-        let mut rest = space.iter().skip(start);
-        for byte in data {
-            *byte = rest.next().copied().unwrap_or(0);
-        }
+        read_config(space, offset, data);
     }
 
     fn write_config(&self, offset: u64, data: &[u8]) {

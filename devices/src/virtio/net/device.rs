@@ -6,7 +6,7 @@ use super::stats::Stats;
 use super::{receive, transmit};
 use crate::backend::tap::{Tap, offload};
 use crate::state::{Section, StateError};
-use crate::virtio::device::{DeviceInfo, VirtioDevice};
+use crate::virtio::device::{DeviceInfo, VirtioDevice, read_config};
 use crate::virtio::queue::{Element, Virtqueue};
 use crate::virtio::worker::Worker;
 use images::exec::Engine;
@@ -193,11 +193,7 @@ impl VirtioDevice for Net {
         let [t0, t1] = self.spec.mtu.unwrap_or(0).to_le_bytes();
         let link = u8::from(self.spec.link);
         let bytes = [m0, m1, m2, m3, m4, m5, link, 0, p0, p1, t0, t1];
-        let start = usize::try_from(offset).unwrap_or(usize::MAX);
-        let mut rest = bytes.iter().skip(start);
-        for byte in data {
-            *byte = rest.next().copied().unwrap_or(0);
-        }
+        read_config(bytes, offset, data);
     }
 
     fn write_config(&self, _offset: u64, _data: &[u8]) {}

@@ -1,7 +1,7 @@
 //! `vm vncdisplay`
 
 use crate::cli::{Context, Group, Verb};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::manager::display::FIRST_PORT;
 use crate::runtime::record::VncPlace;
 use serde::Serialize;
@@ -44,10 +44,10 @@ pub struct Domdisplay {
     /// Print the password too
     #[arg(long)]
     include_password: bool,
-    /// Only a display of this type: vnc
+    /// Only a display of this type: vnc, or ws for its WebSocket
     #[arg(long = "type", value_name = "TYPE")]
     kind: Option<String>,
-    /// Print the addresses of all displays; there is one
+    /// Print all addresses: those of VNC, on TCP and on a Unix socket, and of its WebSocket
     #[arg(long)]
     all: bool,
 }
@@ -60,22 +60,24 @@ impl Verb for Domdisplay {
         let domain = context.domain(&self.domain)?;
         let manager = context.manager()?;
         let place = manager.display(&domain)?;
-        if let Some(kind) = self.kind.filter(|kind| kind != "vnc") {
-            let message = format!("No graphical display with type '{kind}' found");
-            return Err(crate::error::Error::new(
-                crate::error::Kind::NotFound,
-                message,
-            ));
-        }
         let password = match self.include_password {
             true => manager.display_password(&domain)?,
             false => None,
         };
-        let uri = uri(&place, password.as_deref());
-        if context.ui.is_json() {
-            return context.ui.json(&uri);
+        let mut uris = uris(&place, password.as_deref());
+        if let Some(kind) = self.kind {
+            uris.retain(|uri| uri.split([':', '+']).next() == Some(&kind));
+            if uris.is_empty() {
+                let message = format!("No graphical display with type '{kind}' found");
+                return Err(Error::new(Kind::NotFound, message));
+            }
         }
-        context.ui.data(&uri)?;
+        match (context.ui.is_json(), self.all) {
+            (true, true) => return context.ui.json(&uris),
+            (true, false) => return context.ui.json(&uris.first()),
+            (false, true) => context.ui.data(&uris.join("\n"))?,
+            (false, false) => context.ui.data(uris.first().map_or("", String::as_str))?,
+        }
         context.ui.end();
         context.ui.no_end();
         Ok(())
@@ -89,6 +91,8 @@ struct Shown<'a> {
     address: Option<&'a str>,
     /// Its TCP port.
     port: Option<u16>,
+    /// Its TCP port for WebSockets.
+    websocket: Option<u16>,
     /// Its number: the port counted from 5900.
     display: Option<i32>,
     /// Its socket.
@@ -100,6 +104,7 @@ impl<'a> Shown<'a> {
         Self {
             address: place.address.as_deref(),
             port: place.port,
+            websocket: place.websocket,
             display: place.port.map(number),
             socket: place.socket.as_deref(),
         }
@@ -124,17 +129,19 @@ fn host(address: &str) -> String {
     }
 }
 
-fn uri(place: &VncPlace, password: Option<&str>) -> String {
+/// Every address of a display, the one that viewers know best first.
+fn uris(place: &VncPlace, password: Option<&str>) -> Vec<String> {
     let password = password.map(|password| format!(":{password}@"));
     let password = password.unwrap_or_default();
-    match (&place.port, &place.socket) {
-        (Some(port), _) => {
-            let address = place.address.as_deref().filter(|address| !is_any(address));
-            let address = host(address.unwrap_or("127.0.0.1"));
-            format!("vnc://{password}{address}:{}", number(*port))
-        }
-        (None, socket) => format!("vnc+unix://{password}{}", socket.as_deref().unwrap_or("")),
-    }
+    let address = place.address.as_deref().filter(|address| !is_any(address));
+    let address = host(address.unwrap_or("127.0.0.1"));
+    let tcp = place.port.map(number);
+    let tcp = tcp.map(|number| format!("vnc://{password}{address}:{number}"));
+    let unix = place.socket.as_ref();
+    let unix = unix.map(|socket| format!("vnc+unix://{password}{socket}"));
+    // A browser has no place for a password of VNC in an address.
+    let web = place.websocket.map(|port| format!("ws://{address}:{port}"));
+    tcp.into_iter().chain(unix).chain(web).collect()
 }
 
 #[cfg(test)]
@@ -146,15 +153,24 @@ mod tests {
         let mut place = VncPlace {
             address: Some("::1".into()),
             port: Some(5907),
-            socket: None,
+            ..VncPlace::default()
         };
-        assert_eq!(uri(&place, None), "vnc://[::1]:7");
+        assert_eq!(uris(&place, None), ["vnc://[::1]:7"]);
         place.address = Some("0.0.0.0".into());
-        assert_eq!(uri(&place, Some("x")), "vnc://:x@127.0.0.1:7");
+        place.websocket = Some(5700);
+        place.socket = Some("/run/x".into());
+        assert_eq!(
+            uris(&place, Some("x")),
+            [
+                "vnc://:x@127.0.0.1:7",
+                "vnc+unix://:x@/run/x",
+                "ws://127.0.0.1:5700"
+            ]
+        );
         place = VncPlace {
             socket: Some("/run/x".into()),
             ..VncPlace::default()
         };
-        assert_eq!(uri(&place, None), "vnc+unix:///run/x");
+        assert_eq!(uris(&place, None), ["vnc+unix:///run/x"]);
     }
 }

@@ -22,13 +22,16 @@ pub(super) fn graphics(element: Element<'_>, findings: &mut Findings<'_>) -> Opt
         );
         return None;
     };
-    let port = findings
-        .parsed(element, "port", "-1 or a port number", |text| match text {
+    let mut port = |name: &str| {
+        findings.parsed(element, name, "-1 or a port number", |text| match text {
             "-1" => Some(None),
             text => value::unsigned32(text)
                 .and_then(|port| u16::try_from(port).ok())
                 .map(Some),
         })
+    };
+    let websocket = port("websocket").filter(|port| *port != Some(0));
+    let port = port("port")
         .flatten()
         .filter(|port| *port != 0 && element.value("autoport") != Some("yes"));
     let password_until = findings.parsed(
@@ -46,6 +49,7 @@ pub(super) fn graphics(element: Element<'_>, findings: &mut Findings<'_>) -> Opt
         at: element.position(),
         kind: kind.to_string(),
         port,
+        websocket,
         listens: listens(element),
         password: element.value("passwd").map(str::to_string),
         password_until,
@@ -162,6 +166,21 @@ pub(super) fn check(graphics: Element<'_>, findings: &mut Findings<'_>) {
             if address.parse().is_ok_and(|ip: std::net::IpAddr| !ip.is_loopback()))
     });
     let password = graphics.value("passwd");
+    let has_websocket = !matches!(graphics.value("websocket"), None | Some("0"));
+    let on_address = |listen: &GraphicsListen| matches!(listen, GraphicsListen::Address(_));
+    if has_websocket && !listens(graphics).iter().any(on_address) {
+        findings.keep_with_hint(
+            graphics.position(),
+            "websocket= needs an address to listen on",
+            "write <listen type='address' address='127.0.0.1'/>",
+        );
+    } else if has_websocket && password.is_none() {
+        findings.warn(
+            graphics.position(),
+            "every web page that a browser on this host shows can use the display: it has a \
+             websocket and no passwd",
+        );
+    }
     if open && password.is_none() {
         findings.warn(
             graphics.position(),

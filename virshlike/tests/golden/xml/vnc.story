@@ -8,7 +8,6 @@ vnc.xml:20:20: warning: type='qxl' of <model> has no effect: the guest gets a vi
 vnc.xml:23:7: warning: accel3d='yes' of <acceleration> has no effect: nothing is rendered on the host
 
 == refused at start
-vnc.xml:13:49: error: websocket='5700' of <graphics>: websockets are not built yet
 vnc.xml:16:7: error: listening on the address of a virtual network is not built yet
   hint: write <listen type='address' address='127.0.0.1'/>
 vnc.xml:18:5: error: a second VNC server is not built yet

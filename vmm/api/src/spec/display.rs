@@ -83,6 +83,9 @@ pub enum SharePolicy {
 pub struct VncSpec {
     /// Listening stream sockets, TCP or Unix; none when nobody can come in.
     pub listeners: Vec<Fd>,
+    /// Listening sockets whose clients come as WebSockets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub websockets: Vec<Fd>,
     /// What a client has to know; VNC looks at the first eight bytes. None asks for nothing.
     #[serde(default)]
     pub password: Option<String>,
@@ -99,6 +102,7 @@ impl std::fmt::Debug for VncSpec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("VncSpec")
             .field("listeners", &self.listeners)
+            .field("websockets", &self.websockets)
             .field("password", &self.password.is_some())
             .field("password_until", &self.password_until)
             .field("share", &self.share)

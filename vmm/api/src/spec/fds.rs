@@ -36,12 +36,13 @@ fn host(spec: &HostSpec, fds: &mut Vec<Fd>) {
     log(own_log.as_ref(), fds);
     if let Some(VncSpec {
         listeners,
+        websockets,
         password: _,
         password_until: _,
         share: _,
     }) = vnc
     {
-        fds.extend(listeners);
+        fds.extend(listeners.iter().chain(websockets));
     }
 }
 

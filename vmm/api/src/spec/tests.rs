@@ -126,6 +126,7 @@ fn a_display_is_checked_and_its_sockets_are_named() {
     let mut spec = spec(vec![gpu(1280, 64 << 20), gpu(10, 64 << 20), gpu(4095, 5)]);
     spec.host.vnc = Some(VncSpec {
         listeners: vec![Fd(70), Fd(71)],
+        websockets: vec![Fd(72)],
         password: Some("geheim".into()),
         password_until: None,
         share: SharePolicy::Ignore,
@@ -133,7 +134,7 @@ fn a_display_is_checked_and_its_sockets_are_named() {
     let problems: Vec<String> = spec.check().iter().map(ToString::to_string).collect();
     assert_eq!(problems.len(), 2, "{problems:?}");
     assert!(problems[0].contains("10x800") && problems[1].contains("5 bytes"));
-    assert!(spec.fds().contains(&Fd(70)) && spec.fds().contains(&Fd(71)));
+    assert!([70, 71, 72].iter().all(|fd| spec.fds().contains(&Fd(*fd))));
     // What is logged of a spec tells no secrets.
     assert!(!format!("{spec:?}").contains("geheim"));
     let json = spec.to_json().expect("plain data");

@@ -1,26 +1,22 @@
 //! One client: what it says, and what it is shown.
 
-use super::House;
 use super::handshake;
+use super::house::{Guest, House};
 use super::keys;
 use super::message::{self, Message};
 use super::pixels::Format;
-use super::socket::{Gone, Incoming, write};
+use super::socket::{Dialect, Gone, Incoming, Socket};
 use super::update::{self, Abilities, Update};
 use super::zrle::Zrle;
 use devices::backend::display::{Pointer, Rect, Viewer};
-use devices::virtio::worker::{First, Signal, race};
+use devices::virtio::worker::{First, race};
 use images::exec::{sleep, yield_now};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
-use vmm_api::spec::SharePolicy;
 
-/// How long a client may take to come in.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Reasons and statuses of the extended desktop size: the server's, this client's; forwarded, prohibited.
 const BY_SERVER: u16 = 0;
 const BY_CLIENT: u16 = 1;
@@ -46,16 +42,16 @@ struct State {
 
 /// One client.
 pub(super) struct Client {
-    socket: OwnedFd,
+    socket: Socket,
     house: Rc<House>,
     viewer: Arc<Viewer>,
     state: RefCell<State>,
 }
 
 impl Client {
-    /// Serves a client until it has left, or `bell` tells it to.
-    pub(super) async fn serve(socket: OwnedFd, house: Rc<House>, bell: Rc<Signal>) {
-        let left = race(bell.heard(), Self::live(socket, house, &bell)).await;
+    /// Serves a client until it has left, or the guest's bell tells it to.
+    pub(super) async fn serve(fd: OwnedFd, dialect: Dialect, house: Rc<House>, guest: Rc<Guest>) {
+        let left = race(guest.bell.heard(), Self::live(fd, dialect, house, &guest)).await;
         match left {
             First::A(()) => tracing::info!("a VNC client makes room for another one"),
             First::B(Err(Gone(why))) => tracing::info!(why, "a VNC client is left"),
@@ -63,21 +59,24 @@ impl Client {
         }
     }
 
-    async fn live(socket: OwnedFd, house: Rc<House>, bell: &Rc<Signal>) -> Result<(), Gone> {
-        let mut incoming = Incoming::new(&socket);
-        let entering = handshake::enter(&socket, &mut incoming, &house.rules);
-        let init = match race(entering, sleep(PATIENCE)).await {
-            First::A(init) => init?,
+    async fn live(
+        fd: OwnedFd,
+        dialect: Dialect,
+        house: Rc<House>,
+        guest: &Rc<Guest>,
+    ) -> Result<(), Gone> {
+        let entering = async {
+            let socket = Socket::open(fd, dialect).await?;
+            let mut incoming = Incoming::new(&socket);
+            let init = handshake::enter(&socket, &mut incoming, &house.rules).await?;
+            let rest = incoming.bytes().to_vec();
+            Ok::<_, Gone>((socket, init, rest))
+        };
+        let (socket, init, rest) = match race(entering, sleep(house.rules.patience)).await {
+            First::A(entered) => entered?,
             First::B(()) => return Err(Gone("it took too long to come in")),
         };
-        match (init.shared, house.rules.share) {
-            (false, SharePolicy::AllowExclusive) => house.clear(bell),
-            (false, SharePolicy::ForceShared) => {
-                return Err(Gone("it wants to be alone, which nobody may"));
-            }
-            _ => {}
-        }
-        let rest = incoming.bytes().to_vec();
+        house.enter(guest, init.shared).map_err(Gone)?;
         let viewer = house.display.look();
         let size = house.display.size();
         handshake::welcome(&socket, &house, size, Format::default()).await?;
@@ -200,8 +199,14 @@ impl Client {
             };
             let mut update = Update::default();
             if let Some(size) = news.size.filter(|_| abilities.resizes()) {
+                // A client forgets its picture at a new size, and many forget what else the update had:
+                // the rest waits for the next request.
+                self.viewer.put_back(&news);
                 self.state.borrow_mut().size = size;
+                self.state.borrow_mut().waiting = false;
                 update.size(size, abilities.extended_size, (BY_SERVER, 0));
+                self.socket.write(&update.finish()).await?;
+                continue;
             }
             if news.cursor && abilities.cursor {
                 update.cursor(self.house.display.cursor().as_deref(), &format);
@@ -221,7 +226,7 @@ impl Client {
                 continue;
             }
             self.state.borrow_mut().waiting = false;
-            write(&self.socket, &update.finish()).await?;
+            self.socket.write(&update.finish()).await?;
         }
     }
 
@@ -242,7 +247,7 @@ impl Client {
         }
         match update.is_empty() {
             true => Ok(()),
-            false => write(&self.socket, &update.finish()).await,
+            false => self.socket.write(&update.finish()).await,
         }
     }
 }

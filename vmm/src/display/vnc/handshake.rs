@@ -7,11 +7,10 @@
 //! ```
 
 use super::auth;
+use super::house::{House, Rules};
 use super::pixels::Format;
-use super::socket::{Gone, Incoming, write};
-use super::{House, Rules};
+use super::socket::{Gone, Incoming, Socket};
 use images::exec::sleep;
-use std::os::fd::OwnedFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const VERSION: &[u8] = b"RFB 003.008\n";
@@ -37,20 +36,20 @@ pub(super) struct Init {
 
 /// Greets a client and finds out whether it may come in.
 pub(super) async fn enter(
-    socket: &OwnedFd,
+    socket: &Socket,
     incoming: &mut Incoming<'_>,
     rules: &Rules,
 ) -> Result<Init, Gone> {
-    write(socket, VERSION).await?;
+    socket.write(VERSION).await?;
     let version = version(&incoming.array::<12>().await?)?;
     let security = match rules.password {
         Some(_) => VNC,
         None => NONE,
     };
     if version == Version::V3_3 {
-        write(socket, &u32::from(security).to_be_bytes()).await?;
+        socket.write(&u32::from(security).to_be_bytes()).await?;
     } else {
-        write(socket, &[1, security]).await?;
+        socket.write(&[1, security]).await?;
         let [chosen] = incoming.array().await?;
         if chosen != security {
             fail(socket, version, "that security type was not offered").await?;
@@ -60,7 +59,7 @@ pub(super) async fn enter(
     if let Some(password) = &rules.password {
         check(socket, incoming, version, (password, rules)).await?;
     } else if version == Version::V3_8 {
-        write(socket, &[0; 4]).await?;
+        socket.write(&[0; 4]).await?;
     }
     let [shared] = incoming.array().await?;
     Ok(Init {
@@ -95,7 +94,7 @@ fn version(line: &[u8; 12]) -> Result<Version, Gone> {
 
 /// Asks for the password.
 async fn check(
-    socket: &OwnedFd,
+    socket: &Socket,
     incoming: &mut Incoming<'_>,
     version: Version,
     (password, rules): (&str, &Rules),
@@ -106,7 +105,7 @@ async fn check(
     if got != Ok(auth::LENGTH) {
         return Err(Gone("the host has no random numbers"));
     }
-    write(socket, &challenge).await?;
+    socket.write(&challenge).await?;
     let answer = incoming.array().await?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let expired = rules
@@ -125,22 +124,22 @@ async fn check(
         fail(socket, version, words).await?;
         return Err(Gone("it does not know the password"));
     }
-    write(socket, &[0; 4]).await
+    socket.write(&[0; 4]).await
 }
 
 /// Says that the client may not come in, and why where there is a place for it.
-async fn fail(socket: &OwnedFd, version: Version, why: &str) -> Result<(), Gone> {
+async fn fail(socket: &Socket, version: Version, why: &str) -> Result<(), Gone> {
     let mut bytes = 1_u32.to_be_bytes().to_vec();
     if version == Version::V3_8 {
         bytes.extend(u32::try_from(why.len()).unwrap_or(0).to_be_bytes());
         bytes.extend(why.as_bytes());
     }
-    write(socket, &bytes).await
+    socket.write(&bytes).await
 }
 
 /// Tells a client that is let in what it sees.
 pub(super) async fn welcome(
-    socket: &OwnedFd,
+    socket: &Socket,
     house: &House,
     size: (u32, u32),
     format: Format,
@@ -153,7 +152,7 @@ pub(super) async fn welcome(
     let name = house.rules.name.as_bytes();
     bytes.extend(u32::try_from(name.len()).unwrap_or(0).to_be_bytes());
     bytes.extend(name);
-    write(socket, &bytes).await
+    socket.write(&bytes).await
 }
 
 #[cfg(test)]

@@ -1,32 +1,147 @@
-//! Bytes of a client's socket, without ever blocking the thread.
+//! Bytes of a client's socket, without ever blocking the thread: as they are, or as the content of a
+//! WebSocket's messages.
 
+use super::web::Web;
 use images::exec::{readable, writable};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 
 /// The client is to be left: it has gone, has made no sense, or may not come in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Gone(pub(super) &'static str);
 
+/// What a client says when it connects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dialect {
+    /// RFB.
+    Plain,
+    /// HTTP first, then RFB in messages of a WebSocket.
+    Web,
+}
+
+/// Bytes that wait to be looked at, at most: more than any message that is kept.
+const MOST: usize = 64 << 10;
+/// Bytes of one read.
+const CHUNK: usize = 4096;
+
+/// A descriptor that two may read and write.
+#[derive(Debug, Clone)]
+pub(super) struct Raw(Rc<OwnedFd>);
+
+impl Raw {
+    /// Waits until there is something to read.
+    pub(super) async fn readable(&self) -> Result<(), Gone> {
+        let waited = readable(self.0.as_fd()).await;
+        waited.map_err(|_| Gone("its socket failed"))
+    }
+
+    /// Waits until it takes something.
+    pub(super) async fn writable(&self) -> Result<(), Gone> {
+        let waited = writable(self.0.as_fd()).await;
+        waited.map_err(|_| Gone("its socket failed"))
+    }
+}
+
+/// Reads and writes that would block say so.
+impl io::Read for Raw {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let (_, got) = recv(&self.0, buffer, RecvFlags::DONTWAIT)?;
+        Ok(got)
+    }
+}
+
+impl io::Write for Raw {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        Ok(send(&self.0, bytes, flags)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A client's socket.
+pub(super) enum Socket {
+    Plain(Raw),
+    Web(Box<Web>),
+}
+
+impl Socket {
+    /// A socket whose client speaks in this way; with HTTP that part is over when this returns.
+    pub(super) async fn open(fd: OwnedFd, dialect: Dialect) -> Result<Self, Gone> {
+        let raw = Raw(Rc::new(fd));
+        match dialect {
+            Dialect::Plain => Ok(Self::Plain(raw)),
+            Dialect::Web => {
+                let web = Web::accept(raw).await?;
+                Ok(Self::Web(Box::new(web)))
+            }
+        }
+    }
+
+    /// Waits for bytes and appends them.
+    async fn read(&self, buffer: &mut Vec<u8>) -> Result<(), Gone> {
+        match self {
+            Self::Plain(raw) => read(raw, buffer).await,
+            Self::Web(web) => web.read(buffer).await,
+        }
+    }
+
+    /// Writes all of `bytes`, as fast as the client reads.
+    pub(super) async fn write(&self, bytes: &[u8]) -> Result<(), Gone> {
+        match self {
+            Self::Plain(raw) => write(raw, bytes).await,
+            Self::Web(web) => web.write(bytes).await,
+        }
+    }
+}
+
+async fn read(raw: &Raw, buffer: &mut Vec<u8>) -> Result<(), Gone> {
+    loop {
+        let mut chunk = [0; CHUNK];
+        match recv(&raw.0, &mut chunk, RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => return Err(Gone("it has left")),
+            Ok((_, got)) => {
+                buffer.extend_from_slice(chunk.get(..got).unwrap_or_default());
+                return Ok(());
+            }
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => raw.readable().await?,
+            Err(_) => return Err(Gone("its socket failed")),
+        }
+    }
+}
+
+async fn write(raw: &Raw, mut bytes: &[u8]) -> Result<(), Gone> {
+    while !bytes.is_empty() {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        match send(&raw.0, bytes, flags) {
+            Ok(sent) => bytes = bytes.get(sent..).unwrap_or_default(),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => raw.writable().await?,
+            Err(_) => return Err(Gone("it does not read any more")),
+        }
+    }
+    Ok(())
+}
+
 /// A socket, and what came and was not looked at yet.
 pub(super) struct Incoming<'s> {
-    socket: &'s OwnedFd,
+    socket: &'s Socket,
     buffer: Vec<u8>,
 }
 
-/// Bytes of one read.
-const CHUNK: usize = 4096;
-/// Bytes that wait to be looked at, at most: more than any message that is kept.
-const MOST: usize = 64 << 10;
-
 impl<'s> Incoming<'s> {
-    pub(super) fn new(socket: &'s OwnedFd) -> Self {
+    pub(super) fn new(socket: &'s Socket) -> Self {
         Self::with(socket, Vec::new())
     }
 
     /// As [`Incoming::new`], after these bytes.
-    pub(super) fn with(socket: &'s OwnedFd, buffer: Vec<u8>) -> Self {
+    pub(super) fn with(socket: &'s Socket, buffer: Vec<u8>) -> Self {
         Self { socket, buffer }
     }
 
@@ -47,22 +162,7 @@ impl<'s> Incoming<'s> {
         if self.buffer.len() >= MOST {
             return Err(Gone("it said too much at once"));
         }
-        loop {
-            let mut chunk = [0; CHUNK];
-            match recv(self.socket, &mut chunk, RecvFlags::DONTWAIT) {
-                Ok((_, 0)) => return Err(Gone("it has left")),
-                Ok((_, got)) => {
-                    self.buffer
-                        .extend_from_slice(chunk.get(..got).unwrap_or_default());
-                    return Ok(());
-                }
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => readable(self.socket.as_fd())
-                    .await
-                    .map_err(|_| Gone("its socket failed"))?,
-                Err(_) => return Err(Gone("its socket failed")),
-            }
-        }
+        self.socket.read(&mut self.buffer).await
     }
 
     /// Waits for exactly `N` bytes.
@@ -74,19 +174,4 @@ impl<'s> Incoming<'s> {
         self.consume(N);
         Ok(array)
     }
-}
-
-/// Writes all of `bytes`, as fast as the client reads.
-pub(super) async fn write(socket: &OwnedFd, mut bytes: &[u8]) -> Result<(), Gone> {
-    while !bytes.is_empty() {
-        match send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-            Ok(sent) => bytes = bytes.get(sent..).unwrap_or_default(),
-            Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => writable(socket.as_fd())
-                .await
-                .map_err(|_| Gone("its socket failed"))?,
-            Err(_) => return Err(Gone("it does not read any more")),
-        }
-    }
-    Ok(())
 }

@@ -1,9 +1,7 @@
 //! Displays, video, input, sound.
 
 use crate::model::schema::row::Value::{Empty, Number, OnOff, OneOf, Text, Words, YesNo};
-use crate::model::schema::row::{
-    Group, honoured, kept, kept_word, part, warned, warned_word, word,
-};
+use crate::model::schema::row::{Group, honoured, kept_word, part, warned, warned_word, word};
 
 pub(super) const GROUPS: &[Group] = &[GRAPHICS, VIDEO, INPUT, SOUND];
 
@@ -27,7 +25,11 @@ const GRAPHICS: Group = Group {
         ),
         honoured("graphics@port", Text, "-1 for the first free one from 5900"),
         part("graphics@tlsPort", Text),
-        kept("graphics@websocket", Text, "websockets are not built yet"),
+        honoured(
+            "graphics@websocket",
+            Text,
+            "-1 for the first free port from 5700; without TLS",
+        ),
         part(
             "graphics@autoport,multiUser,replaceUser,fullscreen,p2p",
             YesNo,

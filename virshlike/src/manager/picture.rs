@@ -1,0 +1,121 @@
+//! Pictures of a domain's screen as files of other kinds than the PPM that its process writes.
+//!
+//! The process may have been taken over by its guest: what it wrote is not trusted to be a picture.
+
+use std::io::{self, BufRead, BufWriter, Write};
+
+/// What a picture is stored as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PictureFormat {
+    /// Binary PPM.
+    Ppm,
+    /// PNG.
+    Png,
+}
+
+impl PictureFormat {
+    /// Its MIME type.
+    pub fn mime(self) -> &'static str {
+        match self {
+            Self::Ppm => "image/x-portable-pixmap",
+            Self::Png => "image/png",
+        }
+    }
+
+    /// How its file names end.
+    pub fn ending(self) -> &'static str {
+        match self {
+            Self::Ppm => "ppm",
+            Self::Png => "png",
+        }
+    }
+}
+
+/// Most bytes of a line of a PPM's head: two numbers.
+const HEAD: u64 = 32;
+/// Highest number of columns and rows: what a graphics card can say is far below.
+const MOST: u32 = 1 << 16;
+
+fn invalid(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+fn line(from: &mut impl BufRead) -> io::Result<String> {
+    let mut line = Vec::new();
+    io::Read::take(&mut *from, HEAD).read_until(b'\n', &mut line)?;
+    let text = line.strip_suffix(b"\n").map(<[u8]>::to_vec);
+    let text = text.and_then(|text| String::from_utf8(text).ok());
+    text.ok_or_else(|| invalid("the picture has no head"))
+}
+
+/// Columns and rows of the binary PPM whose head comes next, with a byte per colour.
+fn head(from: &mut impl BufRead) -> io::Result<(u32, u32)> {
+    let (magic, size, depth) = (line(from)?, line(from)?, line(from)?);
+    let sides = size.split_once(' ').and_then(|(width, height)| {
+        let side = |text: &str| text.parse().ok().filter(|side| (1..=MOST).contains(side));
+        side(width).zip(side(height))
+    });
+    match (magic.as_str(), sides, depth.as_str()) {
+        ("P6", Some(sides), "255") => Ok(sides),
+        _ => Err(invalid("the picture is no PPM")),
+    }
+}
+
+/// Makes a PNG of a PPM, row by row.
+///
+/// # Errors
+/// Those of reader and writer; `InvalidData` where the PPM is none, or ends too early.
+pub(super) fn to_png(mut from: impl BufRead, to: impl Write) -> io::Result<()> {
+    let (width, height) = head(&mut from)?;
+    let mut encoder = png::Encoder::new(BufWriter::new(to), width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.set_compression(png::Compression::Fast);
+    let mut writer = encoder.write_header()?;
+    let mut pixels = writer.stream_writer()?;
+    let mut row = vec![0; width as usize * 3];
+    for _ in 0..height {
+        from.read_exact(&mut row)?;
+        pixels.write_all(&row)?;
+    }
+    pixels.finish()?;
+    writer.finish()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_png_has_the_pixels_of_the_ppm() {
+        let pixels: Vec<u8> = (0..37 * 5 * 3).map(|n| (n * 7 % 251) as u8).collect();
+        let ppm = [&b"P6\n37 5\n255\n"[..], &pixels].concat();
+        let mut file = Vec::new();
+        to_png(&ppm[..], &mut file).unwrap();
+        let mut reader = png::Decoder::new(io::Cursor::new(file))
+            .read_info()
+            .unwrap();
+        let mut read = vec![0; reader.output_buffer_size().unwrap()];
+        let info = reader.next_frame(&mut read).unwrap();
+        assert_eq!((info.width, info.height), (37, 5));
+        assert_eq!(info.color_type, png::ColorType::Rgb);
+        assert_eq!(read, pixels);
+    }
+
+    #[test]
+    fn what_is_no_picture_is_refused() {
+        for text in [
+            "",
+            "P6\n",
+            "P5\n1 1\n255\n\0",
+            "P6\n1 0\n255\n",
+            "P6\n1 99999999\n255\n",
+            "P6\n1 1\n65535\n\0\0\0",
+            "P6\n1 2\n255\n\0\0\0\0\0",
+            "P6\n1                                        1\n255\n\0\0\0",
+        ] {
+            assert!(to_png(text.as_bytes(), Vec::new()).is_err(), "{text:?}");
+        }
+    }
+}
