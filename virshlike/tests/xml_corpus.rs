@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use virshlike::model::{
     Domain, DumpOptions, Live, Network, complete, complete_network, inactive_xml, live_xml,
-    network_xml,
+    map_to_virtio, network_xml,
 };
 use virshlike::xml::{Diagnostics, Document};
 
@@ -145,6 +145,39 @@ fn a_dump_defines_the_same_domain() {
     }
     print("not completed", &reasons);
     println!("{defined} defined");
+}
+
+/// What virt-install writes boots: whatever else is not built of it, the firmware of a BIOS domain and
+/// its boot order are never the reason of a refusal.
+#[test]
+fn what_virt_install_writes_has_something_to_boot() {
+    let Some(corpus) = corpus() else { return };
+    let mut starts = 0;
+    for file in files(&corpus.join("samples/virt-install")) {
+        let text = std::fs::read_to_string(&file).expect("a readable file");
+        // An installation prints two domains: the installer's, and the one that stays.
+        for part in text.split_inclusive("</domain>") {
+            if part.trim().is_empty() {
+                continue;
+            }
+            let mut document = Document::parse(part.trim(), &name(&file)).expect("well-formed");
+            let mapped = map_to_virtio(&mut document).expect("disks have places");
+            let (domain, _) = Domain::parse(&document).expect("a definition");
+            let refusals = domain.refusals_at_start();
+            println!("{}: {mapped:?}\n{refusals}", name(&file));
+            starts += u32::from(refusals.is_empty());
+            // There is nothing to boot from where the network is all there is.
+            let only_network = !part.contains("<disk");
+            let uefi = part.contains("firmware=\"efi\"");
+            for refusal in &refusals {
+                let boot = ["boot", "firmware", "loader"]
+                    .iter()
+                    .any(|word| refusal.message.contains(word));
+                assert!(!boot || uefi || only_network, "{refusal}");
+            }
+        }
+    }
+    println!("{starts} start with --map-to-virtio");
 }
 
 /// What a person wrote is all there after completion, in the same order.

@@ -39,6 +39,11 @@ const PACKAGES: &[&str] = &[
     "dnsmasq-base",
     "nftables",
     "udhcpc",
+    // The BIOS of guests without a kernel of their own, and a boot loader for their disks.
+    "seabios",
+    "grub-common",
+    "grub-pc-bin",
+    "xorriso",
     // A terminal that a test can type into and read.
     "tmux",
     // Shells that read our completion scripts.

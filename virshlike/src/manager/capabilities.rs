@@ -2,12 +2,13 @@
 //! `domcapabilities`. virt-install and others choose devices by it, so it must never promise what a
 //! start would refuse.
 
-use super::Manager;
 use super::described::{guest_set, host_set};
 use super::node::{self, Cell, Kernel};
+use super::{Manager, boot};
 use crate::error::{Error, Kind, Result};
 use crate::xml::NewElement;
 use std::collections::BTreeSet;
+use std::path::Path;
 use vmm_api::cpu::{self, HostCpu, MODELS};
 use vmm_api::spec::{MACHINE_NEWEST, MAX_VCPUS};
 
@@ -129,7 +130,7 @@ impl Manager {
             .child(text("arch", ARCH))
             .child(element("vcpu").attribute("max", most_vcpus(offered.as_ref()).to_string()))
             .child(supported("iothreads", true))
-            .child(firmware())
+            .child(firmware(boot::bios(self.bios.as_deref()).as_deref()))
             .child(cpu_modes(offered.as_ref()))
             .child(
                 supported("memoryBacking", true)
@@ -281,10 +282,18 @@ fn choices(name: &str, values: &[&str]) -> NewElement {
     with(list, values.iter().map(|value| text("value", value)))
 }
 
-fn firmware() -> NewElement {
+/// A domain without a `<kernel>` boots by the host's SeaBIOS, or by a BIOS of its own.
+fn firmware(bios: Option<&Path>) -> NewElement {
+    let path = bios.map(|path| path.display().to_string());
+    let loader = supported("loader", true);
+    let loader = with(loader, path.iter().map(|path| text("value", path)))
+        .child(choices("type", &["rom"]))
+        .child(choices("readonly", &["yes", "no"]))
+        .child(choices("secure", &["no"]));
+    let kinds: &[&str] = if path.is_some() { &["bios"] } else { &[] };
     supported("os", true)
-        .child(choices("firmware", &[]))
-        .child(supported("loader", false))
+        .child(choices("firmware", kinds))
+        .child(loader)
 }
 
 fn cpu_modes(offered: Option<&HostCpu>) -> NewElement {
@@ -337,7 +346,7 @@ fn rule(policy: &str, name: &str) -> NewElement {
 /// Devices that a definition may hold and a start does not refuse.
 fn devices() -> NewElement {
     let disk = supported("disk", true)
-        .child(choices("diskDevice", &["disk"]))
+        .child(choices("diskDevice", &["disk", "cdrom"]))
         .child(choices("bus", &["virtio"]))
         .child(choices("model", &["virtio", "virtio-non-transitional"]));
     let rng = supported("rng", true)

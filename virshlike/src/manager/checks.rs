@@ -2,8 +2,8 @@
 //! Looking changes nothing: what would have to be created to find out is not tried, except a machine
 //! of one page of code that is gone a moment later.
 
-use super::Manager;
 use super::host::{self, KvmKind};
+use super::{Manager, boot};
 use crate::runtime::network::{DNSMASQ, NFT, Tool};
 use rustix::fs::Access;
 use serde::Serialize;
@@ -85,6 +85,7 @@ impl Manager {
                 &read("/sys/kernel/mm/transparent_hugepage/enabled"),
             ),
             check_io_uring(&read("/proc/sys/kernel/io_uring_disabled")),
+            check_bios(boot::bios(self.bios.as_deref())),
             check_tap(Path::new("/dev/net/tun")),
             check_tool(NFT),
             check_tool(DNSMASQ),
@@ -137,6 +138,19 @@ impl Manager {
         }
         let found = format!("{} can be written", layout.domains.display());
         Check::new("store", Verdict::Pass, found)
+    }
+}
+
+fn check_bios(bios: Option<PathBuf>) -> Check {
+    const ITEM: &str = "firmware";
+    match bios {
+        Some(path) => Check::new(
+            ITEM,
+            Verdict::Pass,
+            format!("SeaBIOS is {}", path.display()),
+        ),
+        None => Check::new(ITEM, Verdict::Warn, "no SeaBIOS: domains need a <kernel>")
+            .next(boot::INSTALL),
     }
 }
 

@@ -2,21 +2,21 @@
 //! nothing has been started or written yet.
 
 use super::network::Plug;
-use super::{cpu, display, host, numa, ports};
+use super::{boot, cpu, display, host, numa, ports};
 use crate::error::{Error, Kind, Result};
 use crate::model::{self, Clock, DiskBus, DiskDevice, DiskSource, InterfaceSource};
 use crate::runtime::chain::{self, Wanted};
 use crate::runtime::files::{self, Access, Descriptors};
 use crate::runtime::record::LiveCpu;
-use crate::runtime::{VmDriver, kernel, tap};
+use crate::runtime::{VmDriver, tap};
 use crate::xml::Position;
 use std::collections::BTreeMap;
 use std::path::Path;
 use uuid::Uuid;
 use vmm_api::spec::{
-    BalloonSpec, BlkSpec, BootSpec, DeviceKind, DeviceSpec, EndActions, HostSpec, MACHINE_NEWEST,
-    MacAddress, MachineSpec, MemoryBacking, MemorySpec, NetSpec, Origin, PciAddress, PvPanicSpec,
-    RngSpec, RootPortSpec, SPEC_VERSION, SerialSpec,
+    BalloonSpec, BlkSpec, DeviceKind, DeviceSpec, EndActions, HostSpec, MACHINE_NEWEST, MacAddress,
+    MachineSpec, MemoryBacking, MemorySpec, NetSpec, Origin, PciAddress, PvPanicSpec, RngSpec,
+    RootPortSpec, SPEC_VERSION, SerialSpec,
 };
 
 /// A machine whose files are open.
@@ -38,6 +38,8 @@ pub struct Built {
 pub struct Means<'a> {
     /// The KVM device.
     pub kvm: &'a Path,
+    /// The BIOS in place of the host's.
+    pub bios: Option<&'a Path>,
     /// Who knows the host's CPU.
     pub driver: &'a dyn VmDriver,
     /// The active networks that its cards are plugged into, by alias.
@@ -49,7 +51,12 @@ pub struct Means<'a> {
 /// # Errors
 /// What cannot be had: files, memory, KVM, or a part that this build does not know.
 pub fn build(model: &model::Domain, uuid: Uuid, file: &str, means: &Means<'_>) -> Result<Built> {
-    let Means { kvm, driver, plugs } = *means;
+    let Means {
+        kvm,
+        bios,
+        driver,
+        plugs,
+    } = *means;
     let place = Place { file };
     let mut warnings = Vec::new();
     let cpu = cpu::settle(model, &place, || driver.host_cpu(host::open_kvm(kvm)?))?;
@@ -62,7 +69,7 @@ pub fn build(model: &model::Domain, uuid: Uuid, file: &str, means: &Means<'_>) -
         host::memory(),
     )?);
     let mut descriptors = Descriptors::default();
-    let boot = boot(model, &place, &mut descriptors)?;
+    let boot = boot::source(model, bios, &place, &mut descriptors)?;
     let mut devices = devices(model, &place, &mut descriptors)?;
     devices.extend(balloon(model, &place)?);
     let kvm = descriptors.keep(host::open_kvm(kvm)?);
@@ -73,6 +80,7 @@ pub fn build(model: &model::Domain, uuid: Uuid, file: &str, means: &Means<'_>) -
         taps.insert(device.id.clone(), tap);
         devices.push(device);
     }
+    boot::set_order(model, &mut devices);
     let spec = MachineSpec {
         version: SPEC_VERSION,
         name: model.name.clone(),
@@ -164,32 +172,6 @@ fn memory(memory: &model::Memory) -> MemorySpec {
         locked: memory.backing.locked,
         prealloc: memory.backing.immediate,
     }
-}
-
-fn boot(model: &model::Domain, place: &Place, descriptors: &mut Descriptors) -> Result<BootSpec> {
-    let Some(path) = &model.os.kernel else {
-        return Err(place
-            .refuse(
-                model.os.at,
-                "booting from a disk needs firmware, which is not built yet",
-            )
-            .hint("name a kernel: <kernel>/boot/vmlinuz-...</kernel>, <initrd> and <cmdline>"));
-    };
-    let path = Path::new(path);
-    let file = files::open(path, Access::Read, "the kernel")?;
-    kernel::check(&file, path)?;
-    let kernel = descriptors.keep_named(file, path);
-    let mut initrd = None;
-    if let Some(path) = &model.os.initrd {
-        let path = Path::new(path);
-        let file = files::open(path, Access::Read, "the initrd")?;
-        initrd = Some(descriptors.keep_named(file, path));
-    }
-    Ok(BootSpec::Kernel {
-        kernel,
-        initrd,
-        cmdline: model.os.cmdline.clone().unwrap_or_default(),
-    })
 }
 
 fn devices(
@@ -319,7 +301,9 @@ fn disk(
             return Err(place.refuse(disk.at, format!("disks of type '{kind}' are not built yet")));
         }
         None => {
-            return Err(place.refuse(disk.at, "an empty drive is not built yet"));
+            return Err(place
+                .refuse(disk.at, "an empty drive is not built yet")
+                .hint("remove the <disk>, or leave it out this time: vm start --map-to-virtio"));
         }
     };
     let what = format!("disk '{}'", disk.target);

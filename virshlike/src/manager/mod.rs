@@ -5,6 +5,7 @@
 //! - [`definition`]: text to a checked model, and back into words for an operator.
 //! - [`define`]: define, undefine, rename, autostart, description.
 //! - [`start`]: from a definition to a running guest; [`machine`] builds its spec.
+//! - [`boot`](self): the kernel, or the firmware and the order of its disks.
 //! - [`cpu`]: what the guest is shown of the host's processor.
 //! - [`control`]: suspend, resume, shutdown, reboot, reset, destroy; [`dump`](self): a core of its memory.
 //! - [`display`]: the VNC server's place, pictures and keys.
@@ -20,6 +21,7 @@
 
 mod addresses;
 pub mod agent;
+mod boot;
 pub mod capabilities;
 pub mod checks;
 pub mod control;
@@ -71,6 +73,7 @@ pub struct Manager {
     connection: Connection,
     driver: Box<dyn VmDriver>,
     kvm: PathBuf,
+    bios: Option<PathBuf>,
     journald: Option<Journald>,
 }
 
@@ -99,6 +102,7 @@ impl Manager {
             connection,
             driver,
             kvm: kvm.map_or_else(|| PathBuf::from("/dev/kvm"), PathBuf::from),
+            bios: std::env::var_os("VM_BIOS").map(PathBuf::from),
         })
     }
 

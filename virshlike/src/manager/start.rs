@@ -135,6 +135,7 @@ impl Manager {
         let (plugs, repaired) = self.networks().plugs(&checked.model)?;
         let means = machine::Means {
             kvm: &self.kvm,
+            bios: self.bios.as_deref(),
             driver: self.driver.as_ref(),
             plugs: &plugs,
         };

@@ -206,8 +206,17 @@ pub struct Os {
     pub initrd: Option<String>,
     /// `<cmdline>`.
     pub cmdline: Option<String>,
-    /// `<boot dev=...>` in order.
+    /// `<boot dev=...>` in order, each kind once.
     pub boot: Vec<BootDevice>,
+    /// `<loader type='rom'>`: the firmware's image; the host's SeaBIOS when absent.
+    pub loader: Option<String>,
+    /// `<bootmenu enable='yes'>`: how many milliseconds it waits, at most 65535.
+    pub boot_menu: Option<u32>,
+    /// `<bios useserial=...>`; on for a domain without graphics when absent.
+    pub use_serial: Option<bool>,
+    /// `<bios rebootTimeout=...>`: milliseconds from a boot that found nothing to the next, at most
+    /// 65535; there is no next when absent.
+    pub reboot_timeout: Option<u32>,
     /// Where `<os>` stands.
     pub at: Position,
 }

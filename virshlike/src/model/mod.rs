@@ -8,6 +8,7 @@
 //!
 //! Nothing here opens a file or looks at the host.
 
+mod boot;
 mod complete;
 mod device;
 mod display;

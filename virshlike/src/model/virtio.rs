@@ -9,7 +9,7 @@ use crate::xml::{Diagnostics, Document, Edits, Element, NewElement};
 use std::collections::BTreeSet;
 
 /// Turns every disk on IDE, SATA, SCSI or USB and every network card of another model into a
-/// virtio device, in the document. Says what it did, one sentence per device; run
+/// virtio device, in the document, and takes empty CD-ROM drives out of it. Says what it did, one sentence per device; run
 /// [`super::complete`] behind it, which gives the new devices their places.
 ///
 /// # Errors
@@ -23,11 +23,11 @@ pub fn map_to_virtio(document: &mut Document) -> Result<Vec<String>, Diagnostics
             .filter(|disk| disk_bus(*disk) == DiskBus::Virtio)
             .filter_map(|disk| disk_number(disk.child("target")?.value("dev")?))
             .collect();
-        for disk in devices
-            .children_named("disk")
-            .filter(|disk| can_move(*disk))
-        {
-            done.extend(move_disk(disk, &mut taken, &mut edits));
+        for disk in devices.children_named("disk").filter(|disk| changes(*disk)) {
+            done.extend(match is_empty_drive(disk) {
+                true => leave_out(disk, &mut edits),
+                false => move_disk(disk, &mut taken, &mut edits),
+            });
         }
         for interface in devices.children_named("interface") {
             done.extend(change_model(interface, &mut edits));
@@ -37,12 +37,31 @@ pub fn map_to_virtio(document: &mut Document) -> Result<Vec<String>, Diagnostics
     Ok(done)
 }
 
-fn can_move(disk: Element<'_>) -> bool {
-    matches!(disk.value("device"), None | Some("disk" | "cdrom"))
-        && matches!(
-            disk_bus(disk),
-            DiskBus::Ide | DiskBus::Sata | DiskBus::Scsi | DiskBus::Usb
-        )
+fn changes(disk: Element<'_>) -> bool {
+    is_empty_drive(disk)
+        || matches!(disk.value("device"), None | Some("disk" | "cdrom"))
+            && matches!(
+                disk_bus(disk),
+                DiskBus::Ide | DiskBus::Sata | DiskBus::Scsi | DiskBus::Usb
+            )
+}
+
+/// A drive without a medium, which a disk on virtio cannot be.
+fn is_empty_drive(disk: Element<'_>) -> bool {
+    let medium = disk.child("source").is_some_and(|source| {
+        source.attributes().any(|attribute| {
+            !matches!(attribute.name(), "startupPolicy" | "index") && !attribute.value().is_empty()
+        })
+    });
+    disk.value("device") == Some("cdrom") && !medium
+}
+
+fn leave_out(disk: Element<'_>, edits: &mut Edits) -> Option<String> {
+    let target = disk.child("target")?.value("dev")?;
+    edits.remove(disk.id());
+    Some(format!(
+        "the empty drive '{target}' is left out: media cannot be changed in a virtio disk"
+    ))
 }
 
 fn move_disk(disk: Element<'_>, taken: &mut BTreeSet<u32>, edits: &mut Edits) -> Option<String> {

@@ -46,6 +46,12 @@ const HOST_PACKAGES: &[&str] = &[
     "qemu-system-x86",
     "qemu-utils",
     "seabios",
+    // what makes bootable disks for guests
+    "grub-common",
+    "grub-pc-bin",
+    "grub2-common",
+    "fdisk",
+    "xorriso",
     "libvirt-clients",
     "libxml2-utils",
     "openssh-server",

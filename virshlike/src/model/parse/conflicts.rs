@@ -202,7 +202,9 @@ fn boot_orders(devices: Element<'_>, root: Element<'_>, findings: &mut Findings<
         let Some(boot) = device.child("boot") else {
             continue;
         };
-        let Some(order) = boot.value("order").and_then(value::unsigned) else {
+        let expected = "a whole number from 1";
+        let from_one = |text: &str| value::unsigned(text).filter(|order| *order > 0);
+        let Some(order) = findings.parsed(boot, "order", expected, from_one) else {
             continue;
         };
         if by_kind.is_some() {
@@ -241,20 +243,6 @@ fn several_consoles(devices: Element<'_>, findings: &mut Findings<'_>) {
 
 /// What the tables cannot see: parts that are missing, or that only together cannot be started.
 fn startable(root: Element<'_>, domain: &Domain, findings: &mut Findings<'_>) {
-    if domain.os.kernel.is_none() {
-        findings.keep_with_hint(
-            domain.os.at,
-            "<os> names no <kernel>, and booting from a disk needs firmware, which is not built yet",
-            "add <kernel>, <initrd> and <cmdline>",
-        );
-    }
-    if domain.os.kernel.is_none() && (domain.os.initrd.is_some() || domain.os.cmdline.is_some()) {
-        findings.error_with_hint(
-            domain.os.at,
-            "<initrd> and <cmdline> belong to a <kernel>, and there is none",
-            "add <kernel>",
-        );
-    }
     for disk in &domain.disks {
         // A stated bus has been judged by the tables.
         if !disk.bus_stated

@@ -1,12 +1,12 @@
 //! The parts of `<domain>` beside its devices.
 
-use crate::model::domain::{Backing, BootDevice, Clock, EndAction, Features, Memory, Os, Vcpus};
+use crate::model::domain::{Backing, Clock, EndAction, Features, Memory, Vcpus};
 use crate::model::findings::Findings;
 use crate::model::value;
 use crate::xml::{Element, Position};
 use std::collections::BTreeSet;
 use uuid::Uuid;
-use vmm_api::spec::{MACHINE_NEWEST, MAX_VCPUS, MIN_MEMORY};
+use vmm_api::spec::{MAX_VCPUS, MIN_MEMORY};
 
 /// Longest name in bytes: it is part of file names.
 const MAX_NAME: usize = 255 - ".xml".len();
@@ -362,101 +362,6 @@ pub(super) fn vcpus(root: Element<'_>, findings: &mut Findings<'_>) -> Option<Vc
         current: current.or(max)?,
         at: element.position(),
     })
-}
-
-pub(super) fn os(root: Element<'_>, findings: &mut Findings<'_>) -> Os {
-    let Some(element) = root.child("os") else {
-        findings.error_with_hint(
-            root.position(),
-            "the domain has no <os>",
-            "add <os><type arch='x86_64' machine='q35'>hvm</type></os>",
-        );
-        return Os::default();
-    };
-    let mut os = Os {
-        at: element.position(),
-        ..Os::default()
-    };
-    match element.child("type") {
-        None => findings.error_with_hint(
-            element.position(),
-            "<os> has no <type>",
-            "add <type arch='x86_64' machine='q35'>hvm</type>",
-        ),
-        Some(kind) => {
-            if kind.text().trim() != "hvm" {
-                findings.error_with_hint(
-                    kind.text_position(),
-                    format!("<type> '{}' is not run here", kind.text().trim()),
-                    "it takes 'hvm'",
-                );
-            }
-            if let Some(arch) = kind.attribute("arch")
-                && arch.value() != "x86_64"
-            {
-                findings.error_with_hint(
-                    arch.value_position(),
-                    format!("the architecture '{}' is not run here", arch.value()),
-                    "it takes 'x86_64'",
-                );
-            }
-            os.machine = machine(kind, findings);
-        }
-    }
-    let file = |name: &str| {
-        element
-            .child(name)
-            .map(|child| child.text().trim().to_string())
-            .filter(|path| !path.is_empty())
-    };
-    os.kernel = file("kernel");
-    os.initrd = file("initrd");
-    os.cmdline = element
-        .child("cmdline")
-        .map(|c| c.text().trim().to_string());
-    for boot in element.children_named("boot") {
-        let device = findings.parsed(boot, "dev", "'hd', 'cdrom', 'network' or 'fd'", |dev| {
-            Some(match dev {
-                "hd" => BootDevice::Disk,
-                "cdrom" => BootDevice::Cdrom,
-                "network" => BootDevice::Network,
-                "fd" => BootDevice::Floppy,
-                _ => return None,
-            })
-        });
-        os.boot.extend(device);
-    }
-    os
-}
-
-/// The machine as written, if it is one of ours or becomes one.
-fn machine(kind: Element<'_>, findings: &mut Findings<'_>) -> Option<String> {
-    let attribute = kind.attribute("machine")?;
-    let machine = attribute.value();
-    let versioned = machine.strip_prefix("pc-").is_some_and(|version| {
-        // Before they were named after their chipsets, machines had a version only.
-        version.starts_with(|c: char| c.is_ascii_digit())
-            || version.starts_with("q35-")
-            || version.starts_with("i440fx-")
-    });
-    if versioned {
-        findings.warn(
-            attribute.value_position(),
-            format!("machine='{machine}' is QEMU's; the domain gets our {MACHINE_NEWEST}"),
-        );
-    } else if !matches!(machine, "q35" | "pc" | MACHINE_NEWEST) {
-        let known = [MACHINE_NEWEST, "q35", "pc"];
-        let hint = match value::nearest(machine, known) {
-            Some(near) => format!("did you mean '{near}'?"),
-            None => format!("it takes {}", value::alternatives(known)),
-        };
-        findings.error_with_hint(
-            attribute.value_position(),
-            format!("the machine '{machine}' is not built"),
-            hint,
-        );
-    }
-    Some(machine.to_string())
 }
 
 pub(super) fn features(root: Element<'_>) -> Features {

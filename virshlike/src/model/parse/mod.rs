@@ -13,6 +13,7 @@ mod devices;
 mod disk;
 pub(super) mod display;
 mod general;
+mod os;
 pub(super) mod ports;
 mod sense;
 mod sense_devices;
@@ -109,7 +110,7 @@ fn read(root: Element<'_>, findings: &mut Findings<'_>) -> Domain {
         numatune: tune::numatune(root, findings),
         io_weight: tune::io_weight(root, findings),
         memtune: tune::memtune(root, findings),
-        os: general::os(root, findings),
+        os: os::os(root, findings),
         features: general::features(root),
         clock: general::clock(root, findings),
         on_poweroff: general::end_action(root, "on_poweroff", EndAction::Destroy, findings),
@@ -153,6 +154,7 @@ fn read(root: Element<'_>, findings: &mut Findings<'_>) -> Domain {
         kept: Diagnostics::new(),
     };
     conflicts::check(root, &domain, findings);
+    os::check(root, &domain, findings);
     sense::check(root, findings);
     domain
 }

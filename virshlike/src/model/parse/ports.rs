@@ -7,8 +7,12 @@ use crate::model::value;
 use crate::xml::Element;
 use vmm_api::spec::MAX_CONSOLE_PORTS;
 
-/// Whether a `<channel>` or `<console>` sits on a port of a virtio-serial controller.
+/// Whether a `<channel>` or `<console>` sits on a port of a virtio-serial controller. A SPICE client's
+/// channel gets none: there is nobody who could be behind it.
 pub(in crate::model) fn is_on_virtio(device: Element<'_>) -> bool {
+    if device.value("type") == Some("spicevmc") {
+        return false;
+    }
     let target = device
         .child("target")
         .and_then(|target| target.value("type"));

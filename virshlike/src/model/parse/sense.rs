@@ -89,9 +89,7 @@ fn firmware(root: Element<'_>, findings: &mut Findings<'_>) {
     let (kind, loader, nvram) = (os.value("firmware"), os.child("loader"), os.child("nvram"));
     let stateless = loader.and_then(|loader| loader.attribute("stateless"));
     if let Some(nvram) = nvram {
-        // A loader that says nothing of its type is a ROM.
-        let rom = loader
-            .is_some_and(|loader| kind != Some("efi") && loader.value("type") != Some("pflash"));
+        let rom = loader.is_some_and(|loader| super::os::is_rom(os, loader));
         if kind == Some("bios") || rom {
             findings.error_with_hint(
                 nvram.position(),
@@ -112,7 +110,7 @@ fn firmware(root: Element<'_>, findings: &mut Findings<'_>) {
         findings.error(stateless.position(), "a BIOS is always stateless");
     }
     if let Some(loader) = loader {
-        let rom = loader.value("type") == Some("rom");
+        let rom = super::os::is_rom(os, loader);
         if rom && stateless.is_some_and(|stateless| stateless.value() == "no") {
             findings.error(loader.position(), "firmware in a ROM is always stateless");
         }

@@ -2,7 +2,7 @@
 
 use crate::model::schema::row::Value::{Empty, Number, OneOf, Text, Words, YesNo};
 use crate::model::schema::row::{
-    Group, Word, honoured, kept_word, part, refused_word, warned, word,
+    Group, Word, honoured, kept_word, part, refused_word, warned, warned_word, word,
 };
 
 pub(super) const GROUPS: &[Group] = &[SERIAL, CONSOLE, CHANNEL, OTHERS, STREAM, AGENTS];
@@ -61,7 +61,7 @@ const CHANNELS: &[Word] = &[
     kept_word("pipe", NO_CHANNEL),
     kept_word("stdio", NO_CHANNEL),
     kept_word("vc", NO_CHANNEL),
-    kept_word("spicevmc", NO_CHANNEL),
+    warned_word("spicevmc", "there is no SPICE, the guest gets no such port"),
     kept_word("spiceport", NO_CHANNEL),
     kept_word("nmdm", NO_CHANNEL),
     kept_word("qemu-vdagent", NO_CHANNEL),

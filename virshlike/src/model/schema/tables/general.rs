@@ -230,16 +230,28 @@ const OS: Group = Group {
         honoured(
             "os/boot",
             Empty,
-            "the boot order by kind; a `<kernel>` goes before it",
+            "the boot order by kind: the first disk, CD-ROM or network card; `hd` when nothing says otherwise. What is not in it is tried last. A `<kernel>` goes before it",
         )
         .many(),
         part("os/boot@dev", OneOf(&["hd", "cdrom", "network", "fd"])),
-        warned("os/bootmenu", Empty, "there is no boot menu"),
+        honoured(
+            "os/bootmenu",
+            Empty,
+            "the BIOS shows a menu of what can be booted, for `timeout` milliseconds, 2500 when it does not say",
+        ),
         part("os/bootmenu@enable", YesNo),
         part("os/bootmenu@timeout", Number),
-        warned("os/bios", Empty, "there is no BIOS to configure"),
-        part("os/bios@useserial", YesNo),
-        part("os/bios@rebootTimeout", Text),
+        part("os/bios", Empty),
+        honoured(
+            "os/bios@useserial",
+            YesNo,
+            "the BIOS and what it starts show on the first serial port, and read keys there, what they show on a screen; when absent: yes for a domain without graphics, whose `vm console` would be silent",
+        ),
+        honoured(
+            "os/bios@rebootTimeout",
+            Text,
+            "milliseconds after which a BIOS that found nothing to boot starts again, at most 65535; -1, as when absent: never",
+        ),
         part("os/smbios", Empty),
         honoured(
             "os/smbios@mode",
@@ -266,20 +278,19 @@ const OS: Group = Group {
     ],
 };
 
+const NO_UEFI: &str =
+    "UEFI is not built yet; BIOS (firmware='bios', or nothing said) and `<kernel>` are";
+
 const FIRMWARE: Group = Group {
     title: "Firmware",
     bases: &["os"],
     rows: &[
-        kept(
+        honoured(
             "@firmware",
-            OneOf(&["bios", "efi"]),
-            "firmware is not built yet; boot with `<kernel>`",
+            Words(&[word("bios"), kept_word("efi", NO_UEFI)]),
+            "bios, as when absent: SeaBIOS",
         ),
-        kept(
-            "firmware",
-            Empty,
-            "firmware is not built yet; boot with `<kernel>`",
-        ),
+        kept("firmware", Empty, NO_UEFI),
         part("firmware@type", OneOf(&["bios", "efi"])),
         part("firmware/feature", Empty).many(),
         part(
@@ -287,14 +298,36 @@ const FIRMWARE: Group = Group {
             OneOf(&["enrolled-keys", "secure-boot"]),
         ),
         part("firmware/feature@enabled", YesNo),
-        kept(
+        honoured(
             "loader",
             Text,
-            "firmware is not built yet; boot with `<kernel>`",
+            "the image of a BIOS in place of the host's SeaBIOS: a whole number of 64 KiB, at most 16 MiB",
         ),
-        part("loader@readonly,secure,stateless", YesNo),
-        part("loader@type", OneOf(&["rom", "pflash"])),
-        part("loader@format", OneOf(&["raw", "qcow2"])),
+        honoured(
+            "loader@type",
+            Words(&[
+                word("rom"),
+                kept_word(
+                    "pflash",
+                    "firmware in flash, which UEFI needs, is not built yet",
+                ),
+            ]),
+            "rom, as when absent",
+        ),
+        honoured(
+            "loader@secure",
+            Words(&[word("no"), kept_word("yes", "secure boot is not built yet")]),
+            "no",
+        ),
+        honoured(
+            "loader@format",
+            Words(&[
+                word("raw"),
+                kept_word("qcow2", "firmware in a qcow2 image is not built yet"),
+            ]),
+            "raw",
+        ),
+        part("loader@readonly,stateless", YesNo),
         kept("nvram", Text, "firmware variables are not built yet"),
         part("nvram@template,templateFormat", Text),
         part(
