@@ -7,6 +7,7 @@
 //!
 //! Dropping a [`Machine`] kills its process and waits for it.
 
+mod card;
 mod opened;
 
 use std::fs::{self, File};
@@ -18,6 +19,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use card::Card;
 use opened::Opened;
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -32,7 +34,7 @@ use vmm_api::spec::{
 };
 
 use crate::serial::{PATIENCE, Serial};
-use crate::{guest, program, tap};
+use crate::{guest, program};
 
 /// A disk of a machine.
 #[derive(Clone)]
@@ -86,7 +88,7 @@ pub struct Builder {
     cpus: u32,
     disks: Vec<Disk>,
     rng: bool,
-    tap: Option<String>,
+    card: Option<Card>,
     channel: bool,
     paused: bool,
     restore: Option<PathBuf>,
@@ -105,7 +107,7 @@ impl Builder {
             cpus: 1,
             disks: Vec::new(),
             rng: false,
-            tap: None,
+            card: None,
             channel: false,
             paused: false,
             restore: None,
@@ -142,12 +144,6 @@ impl Builder {
     /// An entropy device.
     pub fn rng(mut self) -> Self {
         self.rng = true;
-        self
-    }
-
-    /// A network card on the tap of this name, in the network of the thread that prepares the machine.
-    pub fn tap(mut self, name: &str) -> Self {
-        self.tap = Some(name.into());
         self
     }
 
@@ -345,13 +341,13 @@ impl Builder {
                 }),
             });
         }
-        if let Some(name) = &self.tap {
-            let queue = opened.keep(tap::open(name)?);
+        if let Some(card) = &self.card {
+            let backend = card.open(opened)?;
             let mac = MacAddress([0x52, 0x54, 0, 0, 0, 1]);
             devices.push(DeviceSpec {
                 id: "net0".into(),
                 address: PciAddress::new(0, 18, 0),
-                kind: DeviceKind::VirtioNet(NetSpec::new(vec![queue], mac)),
+                kind: DeviceKind::VirtioNet(NetSpec::new(backend, mac)),
             });
         }
         Ok(devices)

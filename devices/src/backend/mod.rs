@@ -7,4 +7,5 @@ pub mod char;
 pub mod display;
 pub mod eventfd;
 pub mod ram;
+pub mod stream;
 pub mod tap;

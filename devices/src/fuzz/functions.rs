@@ -3,6 +3,7 @@
 use super::attacker::{Attacker, RAM};
 use super::script::Script;
 use crate::backend::display::Pointer;
+use crate::backend::stream::Frames;
 use crate::device::Device;
 use crate::registry::{self, CreateError};
 use crate::state::{Origin, Saved, Section, StateError};
@@ -13,7 +14,7 @@ use crate::virtio::transport::pci::VirtioPci;
 use crate::virtio::{FEATURE_EVENT_IDX, FEATURE_INDIRECT, FEATURE_VERSION_1, block, net};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace};
 use vmm_api::spec::{
@@ -254,6 +255,63 @@ pub fn net(bytes: &[u8]) {
     });
 }
 
+/// A network card whose peer on a stream says what the script says, and now and then frames.
+pub fn net_stream(bytes: &[u8]) {
+    frames(bytes);
+    let mut script = Script::new(bytes);
+    let machine = FakeMachine::new(RAM);
+    let Ok((ours, mut theirs)) = UnixStream::pair() else {
+        return;
+    };
+    theirs.set_nonblocking(true).expect("a socket");
+    let raw = script.byte() < 32;
+    let device = net::on_stream(ADDRESS, OwnedFd::from(ours), &machine.context).expect("a card");
+    let mut words = bytes.chunks(97).cycle();
+    let mut sink = [0; 4096];
+    attack(&machine, &device, 2, &mut script, || {
+        let word = words.next().unwrap_or_default();
+        if !raw {
+            // A full socket takes a part of it: a length in the middle of a frame, later.
+            let _ = theirs.write(&u32::try_from(word.len()).unwrap_or(0).to_be_bytes());
+        }
+        let _ = theirs.write(word);
+        let _ = theirs.read(&mut sink);
+    });
+}
+
+/// What is found in a stream is what is in it, in whatever pieces it comes.
+fn frames(bytes: &[u8]) {
+    let mut script = Script::new(bytes);
+    let (mut frames, mut found, mut rest) = (Frames::default(), Vec::new(), bytes);
+    while !rest.is_empty() {
+        let room = frames.room();
+        assert!(!room.is_empty(), "no room for the rest of a frame");
+        let count = rest
+            .len()
+            .min(room.len())
+            .min(1 + usize::from(script.byte()));
+        let (now, later) = rest.split_at(count);
+        room[..count].copy_from_slice(now);
+        rest = later;
+        frames.filled(count);
+        loop {
+            match frames.front() {
+                Ok(Some(frame)) => {
+                    found.extend(u32::try_from(frame.len()).unwrap_or(0).to_be_bytes());
+                    found.extend(frame);
+                    frames.take();
+                }
+                Ok(None) => break,
+                Err(_) => {
+                    assert!(bytes.starts_with(&found));
+                    return;
+                }
+            }
+        }
+    }
+    assert!(bytes.starts_with(&found), "frames that nobody sent");
+}
+
 /// A balloon whose host changes its mind; its features are agreed on as often as not.
 pub fn balloon(bytes: &[u8]) {
     let mut script = Script::new(bytes);
@@ -287,7 +345,7 @@ pub fn balloon(bytes: &[u8]) {
 pub fn rng(bytes: &[u8]) {
     let mut script = Script::new(bytes);
     let machine = FakeMachine::new(RAM);
-    let Ok((ours, mut theirs)) = std::os::unix::net::UnixStream::pair() else {
+    let Ok((ours, mut theirs)) = UnixStream::pair() else {
         return;
     };
     theirs.set_nonblocking(true).expect("a socket");

@@ -25,7 +25,7 @@ use std::os::unix::net::UnixStream;
 
 pub use board::{pci, ports};
 pub use chains::{block_request, chains, net_control};
-pub use functions::{balloon, block, gpu, input, net, rng, transport};
+pub use functions::{balloon, block, gpu, input, net, net_stream, rng, transport};
 pub use saved::saved_state;
 
 /// A viewer of a console that says anything.

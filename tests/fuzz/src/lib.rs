@@ -67,6 +67,13 @@ pub const TARGETS: &[Target] = &[
         150,
     ),
     target(
+        "net-stream",
+        "a network card's driver and its peer on a stream",
+        devices::fuzz::net_stream,
+        seeds::scripts,
+        150,
+    ),
+    target(
         "net-control",
         "a network card's control queue",
         devices::fuzz::net_control,

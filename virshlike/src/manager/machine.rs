@@ -15,8 +15,8 @@ use std::path::Path;
 use uuid::Uuid;
 use vmm_api::spec::{
     BalloonSpec, BlkSpec, DeviceKind, DeviceSpec, EndActions, HostSpec, MACHINE_NEWEST, MacAddress,
-    MachineSpec, MemoryBacking, MemorySpec, NetSpec, Origin, PciAddress, PvPanicSpec, RngSpec,
-    RootPortSpec, SPEC_VERSION, SerialSpec,
+    MachineSpec, MemoryBacking, MemorySpec, NetBackend, NetSpec, Origin, PciAddress, PvPanicSpec,
+    RngSpec, RootPortSpec, SPEC_VERSION, SerialSpec,
 };
 
 /// A machine whose files are open.
@@ -382,7 +382,7 @@ fn interface(
         kind: DeviceKind::VirtioNet(NetSpec {
             mtu,
             link: interface.link_up,
-            ..NetSpec::new(taps, MacAddress(mac.0))
+            ..NetSpec::new(NetBackend::Taps(taps), MacAddress(mac.0))
         }),
     };
     Ok((device, plugged.name))

@@ -1,7 +1,8 @@
 //! From the spec to a network card.
 
-use super::device::Net;
+use super::device::{Backend, Net};
 use super::state;
+use crate::backend::stream::Stream;
 use crate::backend::tap::Tap;
 use crate::device::Device;
 use crate::registry::{Context, CreateError};
@@ -9,12 +10,12 @@ use crate::state::Origin;
 use crate::virtio::transport::pci::VirtioPci;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use vmm_api::spec::{Fd, MacAddress, NetSpec, PciAddress};
+use vmm_api::spec::{Fd, MacAddress, NetBackend, NetSpec, PciAddress};
 
 /// Makes a network card.
 ///
 /// # Errors
-/// [`CreateError`] when a tap was not passed or is none, the address is taken, or saved state does
+/// [`CreateError`] when a descriptor was not passed or is not what it should be, the address is taken, or saved state does
 /// not fit.
 pub fn create(
     id: &str,
@@ -23,21 +24,32 @@ pub fn create(
     context: &Context,
     origin: Origin<'_>,
 ) -> Result<Arc<dyn Device>, CreateError> {
-    let mut taps = Vec::new();
-    for fd in &spec.taps {
-        let fd = context
-            .files
-            .take(*fd)
-            .map_err(|source| CreateError::File {
-                id: id.into(),
-                source,
-            })?;
-        taps.push(Tap::new(fd).map_err(|error| CreateError::Spec {
+    let take = |fd: Fd| {
+        context.files.take(fd).map_err(|source| CreateError::File {
             id: id.into(),
-            reason: error.to_string(),
-        })?);
-    }
-    with_taps(id, address, spec, taps, (context, origin))
+            source,
+        })
+    };
+    let refuse = |reason: String| CreateError::Spec {
+        id: id.into(),
+        reason,
+    };
+    let backend = match &spec.backend {
+        NetBackend::Taps(fds) => {
+            let mut taps = Vec::new();
+            for fd in fds {
+                taps.push(Tap::new(take(*fd)?).map_err(|error| refuse(error.to_string()))?);
+            }
+            Backend::Taps(taps)
+        }
+        NetBackend::Stream(fd) => {
+            let stream = Stream::new(take(*fd)?);
+            Backend::Stream(
+                stream.map_err(|error| refuse(format!("its socket carries no frames: {error}")))?,
+            )
+        }
+    };
+    with_backend(id, address, spec, backend, (context, origin))
 }
 
 /// A card on sockets that stand in for its taps, for fuzz bodies.
@@ -46,27 +58,39 @@ pub(crate) fn on_sockets(
     sockets: Vec<OwnedFd>,
     context: &Context,
 ) -> Result<Arc<dyn Device>, CreateError> {
-    let spec = NetSpec {
-        taps: vec![Fd(-1); sockets.len()],
-        mac: MacAddress([0x52, 0x54, 0, 1, 2, 3]),
-        mtu: None,
-        link: true,
-        queue_size: 64,
-        boot_index: None,
-    };
-    let taps = sockets.into_iter().map(Tap::socket).collect();
-    with_taps("net0", address, &spec, taps, (context, Origin::Fresh))
+    let spec = spec(NetBackend::Taps(vec![Fd(-1); sockets.len()]));
+    let taps = Backend::Taps(sockets.into_iter().map(Tap::socket).collect());
+    with_backend("net0", address, &spec, taps, (context, Origin::Fresh))
 }
 
-/// As [`create`], with taps in hand.
-pub(super) fn with_taps(
+/// A card with a peer, for fuzz bodies.
+pub(crate) fn on_stream(
+    address: PciAddress,
+    socket: OwnedFd,
+    context: &Context,
+) -> Result<Arc<dyn Device>, CreateError> {
+    context.files.add(7, socket);
+    let spec = spec(NetBackend::Stream(Fd(7)));
+    create("net0", address, &spec, context, Origin::Fresh)
+}
+
+fn spec(backend: NetBackend) -> NetSpec {
+    let mac = MacAddress([0x52, 0x54, 0, 1, 2, 3]);
+    NetSpec {
+        queue_size: 64,
+        ..NetSpec::new(backend, mac)
+    }
+}
+
+/// As [`create`], with its back-end in hand.
+pub(super) fn with_backend(
     id: &str,
     address: PciAddress,
     spec: &NetSpec,
-    taps: Vec<Tap>,
+    backend: Backend,
     (context, origin): (&Context, Origin<'_>),
 ) -> Result<Arc<dyn Device>, CreateError> {
-    let net = Net::new(id, spec, taps).ok_or_else(|| CreateError::Spec {
+    let net = Net::new(id, spec, backend).ok_or_else(|| CreateError::Spec {
         id: id.into(),
         reason: "a network card has 1 to 128 queue pairs".into(),
     })?;

@@ -3,12 +3,13 @@
 use super::control::{self, Command};
 use super::state::{self, NetState};
 use super::stats::Stats;
-use super::{receive, transmit};
+use super::{receive, stream, transmit};
+use crate::backend::stream::Stream;
 use crate::backend::tap::{Tap, offload};
 use crate::state::{Section, StateError};
 use crate::virtio::device::{DeviceInfo, VirtioDevice, read_config};
 use crate::virtio::queue::{Element, Virtqueue};
-use crate::virtio::worker::Worker;
+use crate::virtio::worker::{Task, Worker};
 use images::exec::Engine;
 use std::io;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -29,6 +30,10 @@ pub(super) mod feature {
     pub(in super::super) const STATUS: u64 = 1 << 16;
     pub(in super::super) const CONTROL: u64 = 1 << 17;
     pub(in super::super) const MULTIQUEUE: u64 = 1 << 22;
+
+    /// What lets frames go unfinished, either way: a virtio header has to go with them.
+    pub(in super::super) const UNFINISHED: u64 =
+        CHECKSUM | GUEST_CHECKSUM | GUEST_TSO4 | GUEST_TSO6 | HOST_TSO4 | HOST_TSO6;
 }
 
 /// Most queue pairs of a card.
@@ -36,11 +41,19 @@ const MAX_PAIRS: usize = 128;
 /// Entries of the control queue.
 const CONTROL_SIZE: u16 = 64;
 
-/// What outlives the driver: the tap, the link, counters.
+/// What carries the frames.
+pub(super) enum Backend {
+    /// One queue of a tap per queue pair.
+    Taps(Vec<Tap>),
+    /// A peer on a stream socket, for one queue pair.
+    Stream(Stream),
+}
+
+/// What outlives the driver: the back-end, the link, counters.
 pub(super) struct Card {
     pub(super) id: String,
-    /// One per queue pair.
-    pub(super) taps: Vec<Tap>,
+    pub(super) backend: Backend,
+    /// The cable is plugged in.
     pub(super) link: bool,
     pub(super) stats: Stats,
     /// Queue pairs that the driver uses; the tap's other queues are detached.
@@ -57,31 +70,27 @@ pub(super) struct Net {
 }
 
 impl Net {
-    /// A card with one queue pair per tap descriptor; `None` for none or too many.
-    pub(super) fn new(id: &str, spec: &NetSpec, taps: Vec<Tap>) -> Option<Self> {
-        if !(1..=MAX_PAIRS).contains(&taps.len()) {
+    /// A card with one queue pair per tap descriptor, or one; `None` for none or too many.
+    pub(super) fn new(id: &str, spec: &NetSpec, backend: Backend) -> Option<Self> {
+        let pairs = backend.pairs();
+        if !(1..=MAX_PAIRS).contains(&pairs) {
             return None;
         }
-        let mut features = feature::CHECKSUM
-            | feature::GUEST_CHECKSUM
-            | feature::MAC
-            | feature::GUEST_TSO4
-            | feature::GUEST_TSO6
-            | feature::HOST_TSO4
-            | feature::HOST_TSO6
-            | feature::MERGEABLE
-            | feature::STATUS;
+        let mut features = feature::MAC | feature::MERGEABLE | feature::STATUS;
+        if matches!(backend, Backend::Taps(_)) {
+            features |= feature::UNFINISHED;
+        }
         if spec.mtu.is_some() {
             features |= feature::MTU;
         }
-        let mut queue_sizes = vec![spec.queue_size; taps.len() * 2];
-        if taps.len() > 1 {
+        let mut queue_sizes = vec![spec.queue_size; pairs * 2];
+        if pairs > 1 {
             features |= feature::CONTROL | feature::MULTIQUEUE;
             queue_sizes.push(CONTROL_SIZE);
         }
         let card = Card {
             id: id.into(),
-            taps,
+            backend,
             link: spec.link,
             stats: Stats::default(),
             // All are attached when the tap is opened.
@@ -121,7 +130,7 @@ impl Net {
             .iter()
             .filter(|(feature, _)| features & feature != 0)
             .fold(0, |all, (_, offload)| all | offload);
-        for tap in &self.card.taps {
+        for tap in self.card.taps() {
             if let Err(error) = tap.set_offload(offloads) {
                 tracing::warn!(id = self.card.id, %error, "the tap keeps its offloads");
                 return;
@@ -130,9 +139,35 @@ impl Net {
     }
 }
 
+impl Backend {
+    fn pairs(&self) -> usize {
+        match self {
+            Self::Taps(taps) => taps.len(),
+            Self::Stream(_) => 1,
+        }
+    }
+}
+
 impl Card {
     fn max_pairs(&self) -> u16 {
-        u16::try_from(self.taps.len()).unwrap_or(u16::MAX)
+        u16::try_from(self.backend.pairs()).unwrap_or(u16::MAX)
+    }
+
+    fn taps(&self) -> &[Tap] {
+        match &self.backend {
+            Backend::Taps(taps) => taps,
+            Backend::Stream(_) => &[],
+        }
+    }
+
+    /// The tap's queue of a queue pair.
+    pub(super) fn tap(&self, pair: usize) -> Option<&Tap> {
+        self.taps().get(pair)
+    }
+
+    /// Whether the guest is told that it has a network: a cable, and somebody at its end.
+    fn is_linked(&self) -> bool {
+        self.link && !matches!(&self.backend, Backend::Stream(stream) if stream.is_gone())
     }
 
     fn pairs(&self) -> u16 {
@@ -141,10 +176,10 @@ impl Card {
 
     /// Attaches the first `pairs` queues of the tap and detaches the others.
     fn use_pairs(&self, pairs: u16) {
-        if self.pairs.swap(pairs, Ordering::AcqRel) == pairs || self.taps.len() < 2 {
+        if self.pairs.swap(pairs, Ordering::AcqRel) == pairs || self.taps().len() < 2 {
             return;
         }
-        for (index, tap) in (0_u16..).zip(&self.taps) {
+        for (index, tap) in (0_u16..).zip(self.taps()) {
             // Repeating what is so already fails, and does no harm.
             if let Err(error) = tap.attach(index < pairs) {
                 tracing::debug!(id = self.id, index, %error, "a queue of the tap stays as it is");
@@ -170,6 +205,18 @@ impl Card {
     }
 }
 
+/// Serves one queue of a queue pair until it is stopped.
+fn serve_pair(queue: Arc<Virtqueue>, card: Arc<Card>, mergeable: bool) -> Task {
+    let pair = usize::from(queue.index() / 2);
+    let to_guest = queue.index().is_multiple_of(2);
+    match (&card.backend, to_guest) {
+        (Backend::Taps(_), true) => Box::pin(receive::serve(queue, card, pair, mergeable)),
+        (Backend::Taps(_), false) => Box::pin(transmit::serve(queue, card, pair)),
+        (Backend::Stream(_), true) => Box::pin(stream::receive(queue, card, mergeable)),
+        (Backend::Stream(_), false) => Box::pin(stream::transmit(queue, card)),
+    }
+}
+
 /// Serves the control queue until it is stopped.
 async fn serve_control(queue: Arc<Virtqueue>, card: Arc<Card>) {
     loop {
@@ -191,7 +238,7 @@ impl VirtioDevice for Net {
         let [m0, m1, m2, m3, m4, m5] = self.spec.mac.0;
         let [p0, p1] = self.max_pairs().to_le_bytes();
         let [t0, t1] = self.spec.mtu.unwrap_or(0).to_le_bytes();
-        let link = u8::from(self.spec.link);
+        let link = u8::from(self.card.is_linked());
         let bytes = [m0, m1, m2, m3, m4, m5, link, 0, p0, p1, t0, t1];
         read_config(bytes, offset, data);
     }
@@ -214,16 +261,11 @@ impl VirtioDevice for Net {
         };
         for queue in queues {
             let (queue, card) = (Arc::clone(queue), Arc::clone(&self.card));
-            let pair = usize::from(queue.index() / 2);
             let mergeable = features & feature::MERGEABLE != 0;
-            match queue.index() {
-                index if index >= pairs * 2 => {
-                    worker.run(move || Box::pin(serve_control(queue, card)));
-                }
-                index if index % 2 == 0 => {
-                    worker.run(move || Box::pin(receive::serve(queue, card, pair, mergeable)));
-                }
-                _ => worker.run(move || Box::pin(transmit::serve(queue, card, pair))),
+            if queue.index() >= pairs * 2 {
+                worker.run(move || Box::pin(serve_control(queue, card)));
+            } else {
+                worker.run(move || serve_pair(queue, card, mergeable));
             }
         }
         Ok(())

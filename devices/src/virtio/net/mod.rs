@@ -1,4 +1,4 @@
-//! virtio-net: a network card on a tap device (virtio 1.3 §5.1).
+//! virtio-net: a network card on a tap device or a stream socket (virtio 1.3 §5.1).
 //!
 //! **The life of a frame to the guest**: the tap is readable, `receive::serve` wakes in the card's
 //! [worker](super::worker) and reads frames with their headers, more of them at once while there are
@@ -12,6 +12,10 @@
 //!
 //! Both ways a burst is one call of the kernel ([`Batch`](crate::backend::tap::Batch)).
 //!
+//! On a [stream socket](crate::backend::stream) both lives are in `stream.rs`: frames are found in
+//! what came and copied in, and what the guest sends is queued, a bounded number of bytes, until the
+//! peer takes it; meanwhile the guest's queue fills. A peer that leaves is a cable that is pulled.
+//!
 //! With several queue pairs, the driver says over the control queue how many it uses (`control`);
 //! the tap's other queues are detached, so that no frame waits in one that nobody reads.
 //!
@@ -19,7 +23,8 @@
 //! |---|---|
 //! | [`create`](self::create()) | from the spec: descriptors become a card |
 //! | `device.rs` | the front-end: features, configuration space, start |
-//! | `receive.rs`, `transmit.rs` | the two lives |
+//! | `receive.rs`, `transmit.rs` | the two lives on a tap |
+//! | `stream.rs` | both on a stream socket |
 //! | `control.rs` | commands of the control queue: a pure parser |
 //! | `stats.rs` | counters |
 //! | `state.rs` | what is saved |
@@ -30,10 +35,11 @@ mod device;
 mod receive;
 mod state;
 mod stats;
+mod stream;
 mod transmit;
 
 pub use create::create;
-pub(crate) use create::on_sockets;
+pub(crate) use create::{on_sockets, on_stream};
 
 /// The number of queue pairs that a control command asks for, if it makes sense; for fuzz bodies.
 pub(crate) fn control_pairs(bytes: &[u8], max_pairs: u16) -> Option<u16> {

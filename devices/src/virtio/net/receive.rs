@@ -75,7 +75,7 @@ impl Frames {
 
 /// Serves one receive queue until it is stopped.
 pub(super) async fn serve(queue: Arc<Virtqueue>, card: Arc<Card>, pair: usize, mergeable: bool) {
-    let Some(tap) = card.taps.get(pair) else {
+    let Some(tap) = card.tap(pair) else {
         return;
     };
     let mut frames = Frames::new();

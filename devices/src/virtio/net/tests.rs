@@ -1,7 +1,7 @@
 //! A card through the buses; a datagram socket stands in for the tap.
 
-use super::create::with_taps;
-use super::device::feature;
+use super::create::with_backend;
+use super::device::{Backend, feature};
 use crate::backend::tap::{HEADER, Tap};
 use crate::device::Device;
 use crate::state::{Origin, Saved};
@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use vm_memory::GuestAddressSpace;
-use vmm_api::spec::{Fd, MacAddress, NetSpec, PciAddress};
+use vmm_api::spec::{Fd, MacAddress, NetBackend, NetSpec, PciAddress};
 
 const ADDRESS: PciAddress = PciAddress {
     bus: 0,
@@ -24,7 +24,7 @@ const FEATURES: u64 = USUAL | feature::MAC | feature::MERGEABLE | feature::STATU
 
 fn spec(pairs: usize) -> NetSpec {
     NetSpec {
-        taps: vec![Fd(3); pairs],
+        backend: NetBackend::Taps(vec![Fd(3); pairs]),
         mac: MacAddress([0x52, 0x54, 0, 1, 2, 3]),
         mtu: Some(1400),
         link: true,
@@ -40,13 +40,16 @@ fn card(
     origin: Origin<'_>,
 ) -> (Arc<dyn Device>, Vec<UnixDatagram>) {
     let mut ends = Vec::new();
-    let taps = spec.taps.iter().map(|_| {
+    let NetBackend::Taps(fds) = &spec.backend else {
+        panic!("these tests are of taps");
+    };
+    let taps = fds.iter().map(|_| {
         let (ours, theirs) = UnixDatagram::pair().expect("sockets");
         ends.push(theirs);
         Tap::socket(OwnedFd::from(ours))
     });
-    let taps = taps.collect();
-    let device = with_taps("net0", ADDRESS, spec, taps, (&machine.context, origin));
+    let taps = Backend::Taps(taps.collect());
+    let device = with_backend("net0", ADDRESS, spec, taps, (&machine.context, origin));
     (device.expect("a card"), ends)
 }
 

@@ -34,7 +34,7 @@ pub(super) async fn serve(queue: Arc<Virtqueue>, card: Arc<Card>, pair: usize) {
 
 /// Sends frames; what cannot be sent is dropped, as on any network.
 fn send(card: &Card, pair: usize, batch: &mut Batch, frames: &[Element]) {
-    let Some(tap) = card.taps.get(pair).filter(|_| card.link) else {
+    let Some(tap) = card.tap(pair).filter(|_| card.link) else {
         return card.stats.tx.dropped(frames.len());
     };
     let whole: Vec<&Chain> = frames

@@ -6,7 +6,7 @@
 use super::{
     BlkSpec, BootSpec, ConsoleSpec, CpuModel, DeviceKind, DeviceSpec, GpuSpec, MACHINE_NEWEST,
     MAX_APIC_ID, MAX_BOOT_WAIT, MAX_CONSOLE_PORTS, MAX_RESOLUTION, MAX_VCPUS, MAX_VIDEO_MEMORY,
-    MIN_RESOLUTION, MachineSpec, NetSpec, PciAddress,
+    MIN_RESOLUTION, MachineSpec, NetBackend, NetSpec, PciAddress,
 };
 use crate::cpu;
 use std::collections::{BTreeMap, BTreeSet};
@@ -362,14 +362,12 @@ fn check_blk(blk: &BlkSpec, path: &str, problems: &mut Problems) {
 }
 
 fn check_net(net: &NetSpec, path: &str, problems: &mut Problems) {
-    if !(1..=MAX_QUEUE_PAIRS).contains(&net.taps.len()) {
-        problems.add(
-            path,
-            format!(
-                "{} queue pairs; 1 to {MAX_QUEUE_PAIRS} can be had",
-                net.taps.len()
-            ),
-        );
+    if let NetBackend::Taps(taps) = &net.backend
+        && !(1..=MAX_QUEUE_PAIRS).contains(&taps.len())
+    {
+        let pairs = taps.len();
+        let message = format!("{pairs} queue pairs; 1 to {MAX_QUEUE_PAIRS} can be had");
+        problems.add(path, message);
     }
     check_queue_size(net.queue_size, path, problems);
     if net.mac.is_multicast() {

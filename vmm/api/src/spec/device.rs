@@ -296,12 +296,24 @@ pub struct BalloonSpec {
     pub stats_period: u32,
 }
 
-/// A virtio network card on a tap device.
+/// What carries the frames of a network card.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetBackend {
+    /// One descriptor of a tap per queue pair, 1 to 128, opened with `IFF_TAP`, `IFF_NO_PI`,
+    /// `IFF_VNET_HDR`, and `IFF_MULTI_QUEUE` when there are several.
+    Taps(Vec<Fd>),
+    /// A connected Unix stream socket that carries frames with their length in front (four bytes,
+    /// highest first), as passt does; one queue pair.
+    Stream(Fd),
+}
+
+/// A virtio network card.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetSpec {
-    /// One descriptor of the tap per queue pair, 1 to 128, opened with `IFF_TAP`, `IFF_NO_PI`,
-    /// `IFF_VNET_HDR`, and `IFF_MULTI_QUEUE` when there are several.
-    pub taps: Vec<Fd>,
+    /// Where its frames come from and go to.
+    #[serde(flatten)]
+    pub backend: NetBackend,
     /// The card's address.
     pub mac: MacAddress,
     /// What the guest is told to use, 68 to 65535; nothing when absent.
@@ -321,9 +333,9 @@ pub struct NetSpec {
 
 impl NetSpec {
     /// A card with its cable in, and defaults.
-    pub fn new(taps: Vec<Fd>, mac: MacAddress) -> Self {
+    pub fn new(backend: NetBackend, mac: MacAddress) -> Self {
         Self {
-            taps,
+            backend,
             mac,
             mtu: None,
             link: true,

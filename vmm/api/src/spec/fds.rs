@@ -5,7 +5,7 @@
 
 use super::{
     BlkSpec, ConsoleSpec, DeviceKind, DeviceSpec, Fd, HostSpec, ImageSpec, LogSpec, MachineSpec,
-    NetSpec, Origin, PortSpec, PortStream, RngSpec, SerialSpec, VncSpec,
+    NetBackend, NetSpec, Origin, PortSpec, PortStream, RngSpec, SerialSpec, VncSpec,
 };
 
 pub(super) fn all(spec: &MachineSpec) -> Vec<Fd> {
@@ -64,7 +64,10 @@ fn device(spec: &DeviceSpec, fds: &mut Vec<Fd>) {
         }
         DeviceKind::VirtioBlk(BlkSpec { image: own, .. }) => image(own, fds),
         DeviceKind::VirtioRng(RngSpec { source, .. }) => fds.push(*source),
-        DeviceKind::VirtioNet(NetSpec { taps, .. }) => fds.extend(taps),
+        DeviceKind::VirtioNet(NetSpec { backend, .. }) => match backend {
+            NetBackend::Taps(taps) => fds.extend(taps),
+            NetBackend::Stream(socket) => fds.push(*socket),
+        },
         DeviceKind::VirtioConsole(ConsoleSpec {
             max_ports: _,
             ports,
