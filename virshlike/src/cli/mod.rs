@@ -31,6 +31,7 @@ pub mod shell;
 pub mod table;
 pub mod ui;
 pub mod virsh_args;
+mod xpath;
 
 pub use context::Context;
 pub use registry::{Entry, Group, Verb};

@@ -13,6 +13,7 @@ mod edit;
 mod escape;
 mod parse;
 mod tree;
+pub mod xpath;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Position, Severity};
 pub use edit::{Edits, NewElement};

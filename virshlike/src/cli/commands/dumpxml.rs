@@ -1,7 +1,8 @@
 //! `vm dumpxml`
 
+use crate::cli::xpath::Part;
 use crate::cli::{Context, Group, Verb};
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 
 /// Print a domain's definition: the running one's with live facts, else the one on disk
 #[derive(Debug, clap::Args)]
@@ -21,12 +22,8 @@ pub struct Dumpxml {
     /// XML that libvirt defines, for moving the domain there
     #[arg(long)]
     migratable: bool,
-    /// Only what an XPath expression finds: not built, xmllint does it
-    #[arg(long, value_name = "EXPRESSION", hide = true)]
-    xpath: Option<String>,
-    /// Put what --xpath finds into one element
-    #[arg(long, hide = true)]
-    wrap: bool,
+    #[command(flatten)]
+    part: Part,
 }
 
 impl Verb for Dumpxml {
@@ -35,18 +32,6 @@ impl Verb for Dumpxml {
 
     fn run(self, context: &Context) -> Result<()> {
         let domain = context.domain(&self.domain)?;
-        if self.wrap && self.xpath.is_none() {
-            return Err(Error::new(Kind::Usage, "--wrap goes with --xpath"));
-        }
-        if let Some(xpath) = &self.xpath {
-            let quoted = xpath.replace('\'', "'\\''");
-            let quoted: String = quoted.chars().flat_map(char::escape_debug).collect();
-            return Err(
-                Error::new(Kind::Unsupported, "--xpath is not built: vm has no XPath").hint(
-                    format!("vm dumpxml {} | xmllint --xpath '{quoted}' -", domain.name),
-                ),
-            );
-        }
         let options = crate::manager::info::DumpOptions {
             inactive: self.inactive,
             update_cpu: self.update_cpu,
@@ -56,6 +41,6 @@ impl Verb for Dumpxml {
             },
         };
         let text = context.manager()?.dump(&domain, options)?;
-        context.ui.data(&text)
+        self.part.print(context, &text)
     }
 }

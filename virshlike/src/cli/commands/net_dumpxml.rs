@@ -1,5 +1,6 @@
 //! `vm net-dumpxml`
 
+use crate::cli::xpath::Part;
 use crate::cli::{Context, Group, Verb};
 use crate::error::Result;
 
@@ -11,6 +12,8 @@ pub struct NetDumpxml {
     /// The definition on disk, which the next start uses
     #[arg(long)]
     inactive: bool,
+    #[command(flatten)]
+    part: Part,
 }
 
 impl Verb for NetDumpxml {
@@ -22,6 +25,6 @@ impl Verb for NetDumpxml {
         let networks = manager.networks();
         let found = networks.find(&self.network)?;
         let text = networks.dump(&found, self.inactive)?;
-        context.ui.data(&text)
+        self.part.print(context, &text)
     }
 }
