@@ -21,7 +21,7 @@ const HEAD: &str = "# JSON output
 
 With `--format json` every listing and every fact is printed as JSON on standard output, without
 sentences; errors go to standard error as `{\"error\": {\"kind\", \"message\", \"causes\", \"hints\"}}` on one
-line. `vm event` prints one object per line.
+line. `vm event` and `vm net-event` print one object per line.
 
 This is version 1. Within a version fields are only added: a program ignores those that it does not
 know. A field that may be absent is `null` or left out. Numbers of bytes, nanoseconds and KiB are whole
@@ -69,6 +69,7 @@ const COMMANDS: &[&[&str]] = &[
     &["top"],
     &["metrics"],
     &["event", "--list"],
+    &["net-event", "--list"],
     &["net-list", "--all"],
     &["net-info", "default"],
     &["net-name", "default"],

@@ -112,14 +112,8 @@ pub const TABLE: &[Absent] = &[
         "'vm qemu-agent-command NAME COMMAND' says any command to it",
     ),
     later(
-        &[
-            "net-event",
-            "net-port-*",
-            "net-desc",
-            "net-metadata",
-            "nwfilter-*",
-        ],
-        "events, ports and words of networks, and network filters",
+        &["net-port-*", "net-desc", "net-metadata", "nwfilter-*"],
+        "ports and words of networks, and network filters",
         "vm net-list, vm net-info, vm net-dumpxml",
     ),
     later(

@@ -171,6 +171,7 @@ pub const ENTRIES: &[Entry] = &[
     Entry::of::<verb::net_dhcp_leases::NetDhcpLeases>(),
     Entry::of::<verb::net_dumpxml::NetDumpxml>(),
     Entry::of::<verb::net_edit::NetEdit>(),
+    Entry::of::<verb::net_event::NetEvent>(),
     Entry::of::<verb::net_info::NetInfo>(),
     Entry::of::<verb::net_list::NetList>(),
     Entry::of::<verb::net_name::NetName>(),

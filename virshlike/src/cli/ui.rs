@@ -94,6 +94,16 @@ impl Ui {
         self.line(text)
     }
 
+    /// One of many values for programs, on a line of its own.
+    ///
+    /// # Errors
+    /// As [`Ui::data`].
+    pub fn json_line<T: Serialize>(&self, value: &T) -> Result<()> {
+        let text = serde_json::to_string(value)
+            .map_err(|error| Error::new(Kind::Io, error.to_string()))?;
+        self.line(text)
+    }
+
     /// The blank line that ends a command, as virsh prints it.
     pub fn end(&self) {
         if !self.quiet && !self.is_json() && !self.ended.replace(true) {

@@ -1,19 +1,31 @@
-//! What happens, to everyone who listens on `run/daemon/events`: one line of JSON per change.
+//! What happens, to everyone who listens on `run/daemon/events`, a line of JSON each.
+//!
+//! ```text
+//! connect                          changes: time, domain, uuid, action, detail
+//! connect, say "happenings\n"      {"version":1}, then what `vm event` prints: time, domain, uuid,
+//!                                  event, detail; nothing that happens behind the answer is missed
+//! ```
+//!
+//! A listener that falls behind is let go: it sees the end and knows that it missed something.
 
 use super::Notice;
+use crate::manager::watch::heard::{ASKED, HELLO, Told};
 use std::io;
 use std::path::Path;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::broadcast::{self, Receiver, error::RecvError};
 
 /// How far behind a listener may be, in changes, until it is let go.
 const BEHIND: usize = 256;
+/// More than a listener has to say.
+const MOST: usize = 64;
 
 /// The listeners.
 pub(super) struct Fanout {
     listener: UnixListener,
-    lines: broadcast::Sender<String>,
+    changes: broadcast::Sender<String>,
+    happenings: broadcast::Sender<String>,
 }
 
 impl Fanout {
@@ -28,7 +40,8 @@ impl Fanout {
         }
         Ok(Self {
             listener: UnixListener::bind(path)?,
-            lines: broadcast::channel(BEHIND).0,
+            changes: broadcast::channel(BEHIND).0,
+            happenings: broadcast::channel(BEHIND).0,
         })
     }
 
@@ -37,7 +50,8 @@ impl Fanout {
         loop {
             match self.listener.accept().await {
                 Ok((socket, _)) => {
-                    tokio::spawn(serve(socket, self.lines.subscribe()));
+                    let happenings = self.happenings.clone();
+                    tokio::spawn(serve(socket, self.changes.subscribe(), happenings));
                 }
                 // Too many are open: the next one may fit again.
                 Err(_) => tokio::time::sleep(std::time::Duration::from_secs(1)).await,
@@ -45,17 +59,31 @@ impl Fanout {
         }
     }
 
-    /// Tells everyone.
+    /// Tells everyone who listens to changes.
     pub(super) fn tell(&self, notice: &Notice) {
-        let mut line = serde_json::to_string(notice).unwrap_or_default();
-        line.push('\n');
-        // It fails when nobody listens.
-        let _ = self.lines.send(line);
+        send(&self.changes, notice);
+    }
+
+    /// Tells everyone who asked for happenings.
+    pub(super) fn tell_happening(&self, told: &Told) {
+        send(&self.happenings, told);
     }
 }
 
-async fn serve(mut socket: UnixStream, mut lines: Receiver<String>) {
-    let mut nothing = [0; 64];
+fn send<T: serde::Serialize>(to: &broadcast::Sender<String>, line: &T) {
+    let mut line = serde_json::to_string(line).unwrap_or_default();
+    line.push('\n');
+    // It fails when nobody listens.
+    let _ = to.send(line);
+}
+
+async fn serve(
+    mut socket: UnixStream,
+    mut lines: Receiver<String>,
+    happenings: broadcast::Sender<String>,
+) {
+    let mut said = Vec::new();
+    let mut bytes = [0; MOST];
     loop {
         tokio::select! {
             line = lines.recv() => match line {
@@ -64,14 +92,19 @@ async fn serve(mut socket: UnixStream, mut lines: Receiver<String>) {
                         return;
                     }
                 }
-                // It sees the end and knows that it missed something.
                 Err(RecvError::Lagged(_) | RecvError::Closed) => return,
             },
-            // Listeners have nothing to say; their end is heard.
-            read = tokio::io::AsyncReadExt::read(&mut socket, &mut nothing) => {
-                if !matches!(read, Ok(1..)) {
-                    return;
+            read = socket.read(&mut bytes) => {
+                let Ok(count @ 1..) = read else { return };
+                said.extend_from_slice(bytes.get(..count).unwrap_or_default());
+                if said == ASKED.as_bytes() {
+                    lines = happenings.subscribe();
+                    if socket.write_all(HELLO.as_bytes()).await.is_err() {
+                        return;
+                    }
                 }
+                // Whatever else it says means nothing, and is not kept.
+                said.truncate(MOST);
             }
         }
     }

@@ -17,8 +17,12 @@ use vmm_api::control::{Call, Event, Hello, Message as Said, Request};
 /// How long its process may take to say hello.
 const HELLO: Duration = Duration::from_secs(10);
 
-/// Tells what happens to a guest until its process is gone.
-pub(super) async fn watch(guest: Guest, sender: Sender<Message>) {
+/// How long the last words of a process that is gone may take to arrive.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Tells what happens to a guest until its process is gone; of a `new` one also that it is heard from
+/// now on, so that whoever acts on its start misses nothing.
+pub(super) async fn watch(guest: Guest, new: bool, sender: Sender<Message>) {
     let process = guest
         .process()
         .and_then(|process| spawn::readable(process).ok());
@@ -30,24 +34,43 @@ pub(super) async fn watch(guest: Guest, sender: Sender<Message>) {
             None
         }
     };
+    if new
+        && sender
+            .send(Message::Heard(guest.record.clone()))
+            .await
+            .is_err()
+    {
+        return;
+    }
+    let mut told = false;
     loop {
-        tokio::select! {
-            () = gone(process.as_ref()) => break,
-            event = next(events.as_mut()) => match event {
-                Some(event) => {
-                    let message = Message::Event(guest.record.clone(), event);
-                    if sender.send(message).await.is_err() {
-                        return;
-                    }
+        let event = tokio::select! {
+            // What it said before its end comes before its end.
+            biased;
+            event = next(events.as_mut()) => event,
+            () = gone(process.as_ref()) => {
+                let Some(events) = &mut events else { break };
+                match tokio::time::timeout(LAST_WORDS, events.next()).await {
+                    Ok(Ok(event)) => Some(event),
+                    _ => break,
                 }
-                // The process may close its socket a little before it is gone.
-                None if process.is_some() => events = None,
-                None => break,
-            },
+            }
+        };
+        match event {
+            Some(event) => {
+                told |= matches!(event, Event::Stopped { .. });
+                let message = Message::Event(guest.record.clone(), event);
+                if sender.send(message).await.is_err() {
+                    return;
+                }
+            }
+            // The process may close its socket a little before it is gone.
+            None if process.is_some() && events.is_some() => events = None,
+            None => break,
         }
     }
     // The daemon ends when nobody receives.
-    let _ = sender.send(Message::Gone(guest.record.clone())).await;
+    let _ = sender.send(Message::Gone(guest.record.clone(), told)).await;
 }
 
 async fn gone(process: Option<&AsyncFd<OwnedFd>>) {
@@ -111,8 +134,8 @@ impl Events {
         Ok(body)
     }
 
-    /// The next event. Dropped in the middle of a frame only together with the connection: nothing
-    /// but the end of the process comes between.
+    /// The next event. Dropped in the middle of a frame only together with the connection, or when
+    /// the process is gone and sends no rest of it.
     async fn next(&mut self) -> io::Result<Event> {
         loop {
             match serde_json::from_slice(&self.receive().await?)? {

@@ -6,6 +6,7 @@
 //!                                                          | gone
 //!                             restart: after a delay <-- judge: tidy, decide
 //! every change --> the host's journal (VM_NAME, VM_UUID, VM_ACTION, VM_UID) and run/daemon/events
+//! a definition was written --> definitions --> run/daemon/events, for `vm event`
 //! ```
 //!
 //! One thread, and others only while the store is worked on. All state is the store's: a daemon
@@ -13,9 +14,11 @@
 //! lock that a command needs for longer than a command would, and it must never end a guest.
 //!
 //! - [`restart`]: whether and when, as a pure function;
-//! - `judge`: what it does to the store; `changes`, `guest`: what it hears; `fanout`: who hears it.
+//! - `judge`: what it does to the store; `changes`, `definitions`, `guest`: what it hears; `fanout`: who
+//!   hears it.
 
 mod changes;
+mod definitions;
 mod fanout;
 mod guest;
 mod judge;
@@ -23,12 +26,15 @@ pub mod restart;
 
 use crate::error::{Error, Kind, Result};
 use crate::manager::Manager;
+use crate::manager::watch::heard::Told;
+use crate::manager::watch::{self, Happening};
 use crate::runtime::{Guest, Liveness, RunRecord};
 use crate::spawn;
 use crate::store::{atomic, journal};
 use crate::system::journald::{Change, Priority};
 use crate::system::notify::notify;
 use changes::Changes;
+use definitions::Definitions;
 use fanout::Fanout;
 use judge::{Again, Found};
 use restart::Verdict;
@@ -63,8 +69,11 @@ pub struct Notice {
 
 /// What the daemon's parts tell its middle.
 enum Message {
+    /// The events of a guest that was just started are heard.
+    Heard(RunRecord),
     Event(RunRecord, Event),
-    Gone(RunRecord),
+    /// It is gone; whether it said so before.
+    Gone(RunRecord, bool),
     Judged(Uuid, Option<RunRecord>, Result<Found>),
     Again(Uuid, Result<Again>),
     /// A delay is over: look once more.
@@ -97,9 +106,11 @@ pub fn run(manager: Manager, told: Box<dyn Fn(&Notice)>) -> Result<()> {
         let events = folder.join("events");
         let fanout =
             Fanout::at(&events).map_err(|error| Error::io("listen at", &events, &error))?;
+        let manager = Arc::new(manager);
         let mut daemon = Daemon {
             changes: Changes::below(&layout.run)?,
-            manager: Arc::new(manager),
+            definitions: Definitions::of(Arc::clone(&manager))?,
+            manager,
             fanout: Arc::new(fanout),
             told,
             sender,
@@ -148,6 +159,7 @@ fn only_one(path: &std::path::Path) -> Result<File> {
 struct Daemon {
     manager: Arc<Manager>,
     changes: Changes,
+    definitions: Definitions,
     fanout: Arc<Fanout>,
     told: Box<dyn Fn(&Notice)>,
     sender: Sender<Message>,
@@ -176,6 +188,11 @@ impl Daemon {
                     Some(domains) => domains.into_iter().for_each(|uuid| self.look(uuid, false)),
                     None => self.adopt()?,
                 },
+                redefined = self.definitions.next() => {
+                    for (name, words) in redefined? {
+                        self.tell_happening(None, Happening::redefined(&name, words));
+                    }
+                }
                 // This holds a sender itself, so it never closes.
                 Some(message) = receiver.recv() => self.hear(message),
             }
@@ -206,7 +223,8 @@ impl Daemon {
                     ""
                 };
                 self.tell(&record.name, uuid, "started", how, Priority::Info);
-                tokio::spawn(guest::watch(Guest::new(*record, dir), self.sender.clone()));
+                let guest = Guest::new(*record, dir);
+                tokio::spawn(guest::watch(guest, !at_start, self.sender.clone()));
             }
             Ok(Liveness::Ended(_)) if at_start => self.judge(uuid, None),
             Ok(_) => {}
@@ -216,8 +234,17 @@ impl Daemon {
 
     fn hear(&mut self, message: Message) {
         match message {
+            Message::Heard(record) => {
+                let started = Happening::started(&record.name);
+                self.tell_happening(Some(record.uuid), started);
+            }
             Message::Event(record, event) => self.event(&record, &event),
-            Message::Gone(record) => {
+            Message::Gone(record, told) => {
+                // One that is gone without a word has crashed.
+                if !told {
+                    let crashed = Happening::crashed(&record.name);
+                    self.tell_happening(Some(record.uuid), crashed);
+                }
                 if self.watched.get(&record.uuid) == Some(&record.id) {
                     self.watched.remove(&record.uuid);
                 }
@@ -230,6 +257,9 @@ impl Daemon {
     }
 
     fn event(&self, record: &RunRecord, event: &Event) {
+        for happening in watch::of_event(&record.name, event) {
+            self.tell_happening(Some(record.uuid), happening);
+        }
         let (action, detail) = match event {
             Event::Running => ("resumed", String::new()),
             Event::Paused { reason, detail } if detail.is_empty() => {
@@ -337,6 +367,15 @@ impl Daemon {
         if let Some(waiting) = self.pending.remove(&uuid) {
             waiting.abort();
         }
+    }
+
+    /// Tells whoever runs `vm event`.
+    fn tell_happening(&self, uuid: Option<Uuid>, happening: Happening) {
+        self.fanout.tell_happening(&Told {
+            time: journal::seconds_now(),
+            uuid,
+            happening,
+        });
     }
 
     fn tell(&self, name: &str, uuid: Uuid, action: &'static str, detail: &str, how: Priority) {

@@ -1,26 +1,39 @@
-//! What happens to domains, from the guests' own events and from changes on disk.
+//! What happens to domains, as `vm daemon` tells it, or from the guests' own events and from changes
+//! on disk where no daemon runs.
 //!
 //! ```text
-//! guest's control socket --event--> one thread per guest --\
-//!                                                            >-- channel --> whoever asked
-//! store and runtime directories --look()------------------/
+//! a daemon's socket --line--> one thread -------------------\
+//!                                                            \
+//! guest's control socket --event--> one thread per guest -----+-- channel --> whoever asked
+//! store and runtime directories --look()---------------------/
 //! ```
+//!
+//! A daemon that ends is replaced by looking for oneself. What happens to networks: [`networks`].
+
+pub(crate) mod heard;
+pub mod networks;
 
 use super::{Domain, Manager};
 use crate::error::Result;
 use crate::runtime::Guest;
+use crate::store::Store;
+use heard::{Heard, Told};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
 use uuid::Uuid;
 use vmm_api::control::Event;
 use vmm_api::end::EndReason;
 use vmm_api::state::PauseReason;
 
 /// Types of events, under libvirt's names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Type {
     /// Defined, started, suspended, resumed, stopped, undefined.
     Lifecycle,
@@ -60,11 +73,12 @@ impl FromStr for Type {
 }
 
 /// Something that happened to a domain.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Happening {
     /// Its name.
     pub domain: String,
     /// What kind.
+    #[serde(rename = "event")]
     pub kind: Type,
     /// virsh's words for it.
     pub detail: String,
@@ -78,16 +92,80 @@ impl Happening {
             detail: detail.into(),
         }
     }
+
+    /// A domain was started.
+    pub(crate) fn started(domain: &str) -> Self {
+        Self::new(domain, Type::Lifecycle, "Started Booted")
+    }
+
+    /// Its process is gone without a word.
+    pub(crate) fn crashed(domain: &str) -> Self {
+        Self::new(domain, Type::Lifecycle, "Stopped Crashed")
+    }
+
+    /// Something became of its definition, in libvirt's words.
+    pub(crate) fn redefined(domain: &str, words: &str) -> Self {
+        Self::new(domain, Type::Lifecycle, words)
+    }
 }
 
-/// A definition's file: what changes when it is written anew.
-type Mark = (u64, i64, i64, u64);
+/// The state of a definition's file: it changes when it is written anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mark(u64, i64, i64, u64);
+
+impl Mark {
+    /// That of a file; none where there is none.
+    pub(crate) fn of(path: &Path) -> Option<Self> {
+        let found = fs::metadata(path).ok()?;
+        Some(Self(
+            found.ino(),
+            found.mtime(),
+            found.mtime_nsec(),
+            found.len(),
+        ))
+    }
+}
+
+/// The definitions of a store.
+///
+/// # Errors
+/// A store that cannot be read.
+pub(crate) fn definitions(store: &Store) -> Result<BTreeMap<String, Mark>> {
+    let names = store.names()?.into_iter();
+    let marked = |name: String| Some((Mark::of(&store.layout().definition(&name))?, name));
+    Ok(names
+        .filter_map(marked)
+        .map(|(mark, name)| (name, mark))
+        .collect())
+}
+
+/// libvirt's words for what became of a definition; none when it is as it was.
+pub(crate) fn became(old: Option<&Mark>, now: Option<&Mark>) -> Option<&'static str> {
+    match (old, now) {
+        (None, Some(_)) => Some("Defined Added"),
+        (Some(_), None) => Some("Undefined Removed"),
+        (Some(old), Some(now)) if old != now => Some("Defined Updated"),
+        _ => None,
+    }
+}
+
+/// What became of the definitions between two looks.
+pub(crate) fn differences(
+    old: &BTreeMap<String, Mark>,
+    now: &BTreeMap<String, Mark>,
+) -> Vec<(String, &'static str)> {
+    let names: BTreeSet<&String> = now.keys().chain(old.keys()).collect();
+    let one = |name: &String| Some((name.clone(), became(old.get(name), now.get(name))?));
+    names.into_iter().filter_map(one).collect()
+}
 
 /// A watch over all domains, or over one.
 pub struct Watch<'a> {
     manager: &'a Manager,
     only: Option<Domain>,
     sender: Sender<Happening>,
+    /// Passes on what a daemon tells, as long as there is one.
+    daemon: Option<JoinHandle<()>>,
     defined: BTreeMap<String, Mark>,
     running: BTreeSet<(Uuid, u32)>,
 }
@@ -106,32 +184,57 @@ impl<'a> Watch<'a> {
             manager,
             only,
             sender,
+            daemon: None,
             defined: BTreeMap::new(),
             running: BTreeSet::new(),
         };
-        watch.defined = watch.definitions()?;
-        for guest in watch.guests()? {
-            watch.listen(guest, false);
+        match Heard::from(manager.store().layout()) {
+            Some(heard) => watch.daemon = Some(watch.hear(heard)),
+            None => watch.begin()?,
         }
         Ok(watch)
     }
 
-    /// Looks at what is on disk, and tells what changed.
+    /// Passes on what a daemon tells, from a thread that ends with it.
+    fn hear(&self, heard: Heard) -> JoinHandle<()> {
+        let (only, sender) = (self.only.clone(), self.sender.clone());
+        std::thread::spawn(move || {
+            let wanted = |told: &Told| {
+                only.as_ref().is_none_or(|only| match told.uuid {
+                    Some(uuid) => only.uuid == uuid,
+                    None => only.name == told.happening.domain,
+                })
+            };
+            heard.pass_on(wanted, &sender);
+        })
+    }
+
+    /// Begins to look for itself.
+    fn begin(&mut self) -> Result<()> {
+        self.defined = self.definitions()?;
+        for guest in self.guests()? {
+            self.listen(guest, false);
+        }
+        Ok(())
+    }
+
+    /// Looks at what is on disk, and tells what changed; nothing while a daemon tells. Says whether
+    /// the daemon was lost: what happened meanwhile is not known.
     ///
     /// # Errors
     /// A store that cannot be read.
-    pub fn look(&mut self) -> Result<()> {
-        let now = self.definitions()?;
-        for (name, mark) in &now {
-            let detail = match self.defined.get(name) {
-                None => "Defined Added",
-                Some(old) if old != mark => "Defined Updated",
-                Some(_) => continue,
-            };
-            self.tell(Happening::new(name, Type::Lifecycle, detail));
+    pub fn look(&mut self) -> Result<bool> {
+        if let Some(daemon) = &self.daemon {
+            let lost = daemon.is_finished();
+            if lost {
+                self.daemon = None;
+                self.begin()?;
+            }
+            return Ok(lost);
         }
-        for name in self.defined.keys().filter(|name| !now.contains_key(*name)) {
-            self.tell(Happening::new(name, Type::Lifecycle, "Undefined Removed"));
+        let now = self.definitions()?;
+        for (name, words) in differences(&self.defined, &now) {
+            self.tell(Happening::redefined(&name, words));
         }
         self.defined = now;
         for guest in self.guests()? {
@@ -139,7 +242,7 @@ impl<'a> Watch<'a> {
                 self.listen(guest, true);
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     fn tell(&self, happening: Happening) {
@@ -148,17 +251,11 @@ impl<'a> Watch<'a> {
     }
 
     fn definitions(&self) -> Result<BTreeMap<String, Mark>> {
-        let store = self.manager.store();
-        let names = store.names()?.into_iter();
-        let wanted = |name: &String| self.only.as_ref().is_none_or(|only| only.name == *name);
-        Ok(names
-            .filter(wanted)
-            .filter_map(|name| {
-                let found = fs::metadata(store.layout().definition(&name)).ok()?;
-                let mark = (found.ino(), found.mtime(), found.mtime_nsec(), found.len());
-                Some((name, mark))
-            })
-            .collect())
+        let mut found = definitions(self.manager.store())?;
+        if let Some(only) = &self.only {
+            found.retain(|name, _| *name == only.name);
+        }
+        Ok(found)
     }
 
     fn guests(&self) -> Result<Vec<Guest>> {
@@ -179,7 +276,7 @@ impl<'a> Watch<'a> {
             let name = guest.record.name.clone();
             let client = guest.subscribe();
             if new {
-                let _ = sender.send(Happening::new(&name, Type::Lifecycle, "Started Booted"));
+                let _ = sender.send(Happening::started(&name));
             }
             let mut stopped = false;
             let heard = client.and_then(|client| {
@@ -192,13 +289,14 @@ impl<'a> Watch<'a> {
             // One that is gone without a word has crashed; one that cannot be heard lives on.
             let gone = !guest.dir().lock_is_held().unwrap_or(true);
             if heard.is_ok() && !stopped && gone {
-                let _ = sender.send(Happening::new(&name, Type::Lifecycle, "Stopped Crashed"));
+                let _ = sender.send(Happening::crashed(&name));
             }
         });
     }
 }
 
-fn of_event(name: &str, event: &Event) -> Vec<Happening> {
+/// What a guest's own event is, in virsh's words.
+pub(crate) fn of_event(name: &str, event: &Event) -> Vec<Happening> {
     let with = |words: &str, detail: &str| match detail.is_empty() {
         true => words.to_string(),
         false => format!("{words} ({detail})"),

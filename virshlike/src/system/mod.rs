@@ -1,8 +1,11 @@
-//! What a host with systemd offers: its journal, and being told that a service is ready.
+//! What the host offers: systemd's journal, being told that a service is ready, and waiting for changes
+//! of folders.
 //!
-//! Both are sockets that may be absent; then there is nobody to tell, and that is never an error.
+//! The first two are sockets that may be absent; then there is nobody to tell, and that is never an
+//! error.
 
 pub mod journald;
 pub mod notify;
+pub mod wake;
 
 pub use journald::Journald;

@@ -1,6 +1,8 @@
 //! A store of its own for each test, guests without KVM, and `vm` as people run it.
 #![allow(dead_code, reason = "each test file uses its part of this")]
 
+pub mod daemon;
+
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

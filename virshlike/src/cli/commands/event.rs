@@ -1,11 +1,12 @@
 //! `vm event`: what happens to domains, as it happens.
 //!
-//! Running guests tell of themselves, one connection each; that one was started, defined, changed or
-//! removed is seen in the store and in the runtime directories, which are looked at every
-//! [`TICK`]. Nothing is missed that lasts longer than that.
+//! A `vm daemon` tells all of it, as it happens. Where none runs, running guests tell of themselves,
+//! one connection each; that one was started, defined, changed or removed is seen in the store and in
+//! the runtime directories, which are looked at every [`TICK`]. Nothing is missed that lasts longer
+//! than that.
 
 use crate::cli::{Context, Group, Verb};
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::manager::watch::{Happening, Type, Watch};
 use serde::Serialize;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -68,9 +69,8 @@ impl Verb for Event {
         let domain = domain.transpose()?;
         let (sender, receiver) = mpsc::channel();
         let mut watch = Watch::new(manager, domain, sender)?;
-        let deadline = self
-            .timeout
-            .map(|seconds| Instant::now() + Duration::from_secs(seconds));
+        let deadline = self.timeout.map(Duration::from_secs);
+        let deadline = deadline.and_then(|most| Instant::now().checked_add(most));
         let mut count = 0;
         loop {
             let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
@@ -89,7 +89,13 @@ impl Verb for Event {
                         break;
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => watch.look()?,
+                Err(RecvTimeoutError::Timeout) => {
+                    if watch.look()? {
+                        context.ui.warn(
+                            "the daemon that told of events has ended; what happened meanwhile is not known",
+                        );
+                    }
+                }
                 // The watch has a sender of its own.
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -98,11 +104,15 @@ impl Verb for Event {
     }
 }
 
+/// The time of day, as virsh prints it.
+pub fn stamp() -> String {
+    let now = jiff::Zoned::now();
+    now.strftime("%Y-%m-%d %H:%M:%S%.3f%z").to_string()
+}
+
 impl Event {
     fn print(&self, context: &Context, happening: &Happening) -> Result<()> {
-        let time = jiff::Zoned::now()
-            .strftime("%Y-%m-%d %H:%M:%S%.3f%z")
-            .to_string();
+        let time = stamp();
         let Happening {
             domain,
             kind,
@@ -115,9 +125,7 @@ impl Event {
                 event: kind.as_str(),
                 detail,
             };
-            let text = serde_json::to_string(&line)
-                .map_err(|error| Error::new(Kind::Io, error.to_string()))?;
-            return context.ui.line(text);
+            return context.ui.json_line(&line);
         }
         let stamp = match self.timestamp {
             true => format!("{time}: "),

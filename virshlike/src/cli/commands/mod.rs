@@ -63,6 +63,7 @@ pub mod net_destroy;
 pub mod net_dhcp_leases;
 pub mod net_dumpxml;
 pub mod net_edit;
+pub mod net_event;
 pub mod net_info;
 pub mod net_list;
 pub mod net_name;
