@@ -137,6 +137,8 @@ struct Opening<'a> {
     requests: &'a Arc<Requests>,
     /// Files that are in the chain already, to find loops.
     seen: Vec<(u64, u64)>,
+    /// Parts of a disk whose descriptor names them.
+    parts: Vec<(u64, u64)>,
 }
 
 /// The file of a layer that is still to be opened.
@@ -159,6 +161,7 @@ pub(crate) fn open_chain(
         gate,
         requests,
         seen: Vec::new(),
+        parts: Vec::new(),
     };
     let mut chain = Vec::new();
     let mut next = Some(Next {
@@ -332,7 +335,22 @@ impl Opening<'_> {
             ));
         }
         let storage = self.take(opened)?.storage;
-        self.note(&storage, &line.file)?;
+        let Some(identity) = storage.identity() else {
+            return Ok(storage);
+        };
+        if self.seen.contains(&identity) {
+            return Err(Error::corrupt(format!(
+                "{name} names {} as a part, which is the disk itself or above it",
+                line.file
+            )));
+        }
+        if self.parts.contains(&identity) {
+            return Err(Error::corrupt(format!(
+                "{name} names the same file twice: {} is already a part of the disk",
+                line.file
+            )));
+        }
+        self.parts.push(identity);
         Ok(storage)
     }
 

@@ -5,6 +5,10 @@
 //! Inactive <--activate/inactivate--> Active <--freeze: waits until no request is inside--> Frozen
 //! ```
 //!
+//! The door is fair: who waited while it was shut comes in before it is shut again, and those who shut it
+//! have their turns in the order in which they came. So jobs that freeze again and again slow requests
+//! down, and stop neither them nor each other.
+//!
 //! Requests are counted in epochs. Space that a request has unmapped may be used again only when
 //! every request that began before is over, since it may still be reading or writing there.
 use std::collections::VecDeque;
@@ -19,6 +23,16 @@ use crate::sync::{Waiters, lock, wake_all};
 struct State {
     active: bool,
     frozen: bool,
+    /// Requests that wait since the image was frozen.
+    waiting: u64,
+    /// Requests that waited when it was thawed and have not come in since; all of them do before it is
+    /// frozen again.
+    owed: u64,
+    /// How often it was thawed: tells the two apart.
+    thaws: u64,
+    /// Who wants to freeze, in their order.
+    freezers: VecDeque<u64>,
+    next_freezer: u64,
     /// Requests inside, by the epoch in which they began; the last one is now.
     epochs: VecDeque<u64>,
     first_epoch: u64,
@@ -60,6 +74,55 @@ pub(crate) struct FreezeGuard<'a> {
     requests: &'a Requests,
 }
 
+/// A request that waits, from the thaw that came last; given up when it is dropped.
+struct Waiting<'a> {
+    requests: &'a Requests,
+    since: u64,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(requests: &'a Requests, state: &mut State) -> Waiting<'a> {
+        state.waiting += 1;
+        let since = state.thaws;
+        Waiting { requests, since }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let wakers = {
+            let mut state = lock(&self.requests.state);
+            if state.thaws == self.since {
+                state.waiting -= 1;
+            } else {
+                state.owed -= 1;
+            }
+            match state.owed {
+                0 => state.waiters.take(),
+                _ => VecDeque::new(),
+            }
+        };
+        wake_all(wakers);
+    }
+}
+
+/// A place in the row of those who want to freeze; given up when it is dropped.
+struct Queued<'a> {
+    requests: &'a Requests,
+    number: u64,
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        let wakers = {
+            let mut state = lock(&self.requests.state);
+            state.freezers.retain(|number| *number != self.number);
+            state.waiters.take()
+        };
+        wake_all(wakers);
+    }
+}
+
 impl Requests {
     /// Lets a request that moves data in; waits while the image is frozen.
     pub(crate) async fn enter(&self) -> Result<RequestGuard<'_>> {
@@ -72,10 +135,12 @@ impl Requests {
     }
 
     async fn enter_as(&self, flush: bool) -> Result<RequestGuard<'_>> {
+        let mut waiting = None;
         poll_fn(|cx| {
             let mut state = lock(&self.state);
             if state.frozen {
                 state.waiters.add(cx.waker());
+                waiting.get_or_insert_with(|| Waiting::new(self, &mut state));
                 return Poll::Pending;
             }
             if !state.active {
@@ -105,11 +170,24 @@ impl Requests {
         .await
     }
 
+    fn queue(&self) -> Queued<'_> {
+        let mut state = lock(&self.state);
+        let number = state.next_freezer;
+        state.next_freezer += 1;
+        state.freezers.push_back(number);
+        Queued {
+            requests: self,
+            number,
+        }
+    }
+
     /// Waits until the image is nobody else's and no request is inside.
     pub(crate) async fn freeze(&self) -> FreezeGuard<'_> {
+        let queued = self.queue();
         poll_fn(|cx| {
             let mut state = lock(&self.state);
-            if state.frozen {
+            let first = state.freezers.front() == Some(&queued.number);
+            if state.frozen || state.owed > 0 || !first {
                 state.waiters.add(cx.waker());
                 return Poll::Pending;
             }
@@ -119,6 +197,7 @@ impl Requests {
         .await;
         // From here on a dropped future thaws again.
         let guard = FreezeGuard { requests: self };
+        drop(queued);
         poll_fn(|cx| {
             let mut state = lock(&self.state);
             if state.empty() {
@@ -193,6 +272,8 @@ impl Drop for FreezeGuard<'_> {
         let wakers = {
             let mut state = lock(&self.requests.state);
             state.frozen = false;
+            state.thaws += 1;
+            state.owed += std::mem::take(&mut state.waiting);
             state.waiters.take()
         };
         wake_all(wakers);
@@ -202,7 +283,96 @@ impl Drop for FreezeGuard<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exec::{Engine, Executor};
+    use crate::exec::{Engine, Executor, spawn_local, yield_now};
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    /// Freezes again and again until `done`; how often.
+    async fn freeze_until(door: &Requests, done: &Cell<bool>) -> u32 {
+        let mut times = 0;
+        // Bounded, so that an unfair door fails the test and does not hang it.
+        while !done.get() && times < 1000 {
+            let frozen = door.freeze().await;
+            times += 1;
+            // Whoever wants to come in finds the door shut.
+            yield_now().await;
+            drop(frozen);
+        }
+        times
+    }
+
+    #[test]
+    fn who_waits_comes_in_before_the_door_is_shut_again() {
+        let ex = Executor::new(Engine::Auto).unwrap();
+        ex.block_on(async {
+            let door = Rc::new(Requests::default());
+            door.set_active(true);
+            for flush in [false, true] {
+                let done = Rc::new(Cell::new(false));
+                let (theirs, all) = (door.clone(), done.clone());
+                spawn_local(async move {
+                    for _ in 0..5 {
+                        let inside = theirs.enter_as(flush).await.unwrap();
+                        yield_now().await;
+                        drop(inside);
+                    }
+                    all.set(true);
+                })
+                .unwrap();
+                let times = freeze_until(&door, &done).await;
+                assert!(times < 20, "{times} times for five requests");
+            }
+        });
+    }
+
+    #[test]
+    fn who_wants_to_freeze_has_a_turn() {
+        let ex = Executor::new(Engine::Auto).unwrap();
+        ex.block_on(async {
+            let door = Rc::new(Requests::default());
+            let done = Rc::new(Cell::new(false));
+            let (theirs, all) = (door.clone(), done.clone());
+            spawn_local(async move {
+                for _ in 0..5 {
+                    drop(theirs.freeze().await);
+                }
+                all.set(true);
+            })
+            .unwrap();
+            let times = freeze_until(&door, &done).await;
+            assert!(times < 20, "{times} times against five");
+        });
+    }
+
+    #[test]
+    fn who_gives_up_waiting_keeps_nobody_out() {
+        let ex = Executor::new(Engine::Auto).unwrap();
+        ex.block_on(async {
+            let door = Requests::default();
+            door.set_active(true);
+            for thawed in [false, true] {
+                let frozen = door.freeze().await;
+                let mut enter = Box::pin(door.enter());
+                let mut freeze = Box::pin(door.freeze());
+                let pending = poll_fn(|cx| {
+                    let waits = enter.as_mut().poll(cx).is_pending();
+                    Poll::Ready(waits && freeze.as_mut().poll(cx).is_pending())
+                });
+                assert!(pending.await);
+                if thawed {
+                    drop(frozen);
+                    drop((enter, freeze));
+                } else {
+                    drop((enter, freeze));
+                    drop(frozen);
+                }
+                drop(door.freeze().await);
+                drop(door.enter().await.unwrap());
+                let state = lock(&door.state);
+                assert_eq!((state.waiting, state.owed, state.freezers.len()), (0, 0, 0));
+            }
+        });
+    }
 
     #[test]
     fn epochs_end_when_their_requests_do() {

@@ -4,23 +4,21 @@
 mod common;
 
 use std::cell::Cell;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread::{Scope, ScopedJoinHandle};
 
 use common::disk::{Disk, SIZE, all, chain, create, target};
+use common::kill;
 use common::nbd::{Client, Request};
 use common::*;
 use images::jobs::{self, BackupOptions, Control, MirrorOptions, Outcome, Phase, StreamOptions};
 use images::nbd::{Export, Listener, ServeOptions, serve};
-use images::ops::{self, Repair, snapshot};
-use images::{ErrorKind, Format, Image, PathGate};
+use images::ops::snapshot;
+use images::{Format, Image, PathGate};
 
 const CLIENTS: u64 = 3;
 const STRIPE: u64 = SIZE / CLIENTS / 65536 * 65536;
@@ -266,13 +264,10 @@ fn jobs_under_a_served_disk_lose_nothing_of_its_clients() {
     disk.close("copy", "qcow2");
 }
 
-const CHILD: &str = "IMAGES_NBD_KILL_CHILD";
-
 /// The child: serves the disk, and runs a job again and again or once.
 fn child(dir: &Path, job: &str) {
     let ex = executor();
-    let image = Arc::new(open_with(&dir.join("top.qcow2"), &qcow2(), &PathGate::new()).unwrap());
-    ex.block_on(image.activate()).unwrap();
+    let image = kill::disk(&ex, dir);
     let listener = Listener::Unix(UnixListener::bind(dir.join("socket")).unwrap());
     let export = Export::new(image.clone());
     ex.spawn(async move {
@@ -284,22 +279,7 @@ fn child(dir: &Path, job: &str) {
             .await
             .unwrap();
     });
-    let say = |word: &str| {
-        let mut out = std::io::stdout().lock();
-        writeln!(out, "said {word}").unwrap();
-        out.flush().unwrap();
-    };
-    let control = Rc::new(Control::new());
-    control.set_speed(16 << 20);
-    let steering = control.clone();
-    ex.spawn(async move {
-        while steering.phase() != Phase::Ready {
-            images::exec::yield_now().await;
-        }
-        // The owner notes the new disk before it takes over.
-        say("pivot");
-        steering.complete();
-    });
+    let control = kill::steered(&ex, 16 << 20);
     ex.block_on(run(&image, dir, job, &control));
 }
 
@@ -339,9 +319,8 @@ async fn run(image: &Arc<Image>, dir: &Path, job: &str, control: &Control) {
 
 #[test]
 fn a_killed_server_leaves_what_its_client_has_flushed() {
-    if let Ok(what) = std::env::var(CHILD) {
-        let (job, dir) = what.split_once(':').unwrap();
-        return child(Path::new(dir), job);
+    if let Some((job, dir)) = kill::role() {
+        return child(&dir, &job);
     }
     let mut r = Random::new(u64::from(std::process::id()));
     for (job, file) in [
@@ -365,41 +344,26 @@ fn a_killed_server_leaves_what_its_client_has_flushed() {
                 ("mirror" | "commit", false) => &["top.qcow2"],
                 _ => &[file, "top.qcow2"],
             };
-            let found: Vec<_> = files.iter().map(|f| missing(&at(f), flushed)).collect();
+            let lacks = |file: &&str| kill::lacks(&kill::left(&at(file)), flushed);
+            let found: Vec<_> = files.iter().map(lacks).collect();
             assert!(found.iter().any(Option::is_none), "{job}: {found:?}");
         }
     }
 }
 
-fn place(number: u64) -> u64 {
-    number * 37 % (SIZE / 512) * 512
-}
-
 /// Writes growing numbers until the server, which is killed after some flushes, is gone: how many
 /// were flushed, and whether the owner had noted the new disk.
 fn kill(dir: &Path, job: &str, after: u64) -> (u64, bool) {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "a_killed_server_leaves_what_its_client_has_flushed",
-        ])
-        .args(["--nocapture", "--test-threads=1"])
-        .env(CHILD, format!("{job}:{}", path(dir)))
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let said = BufReader::new(child.stdout.take().unwrap());
+    let test = "a_killed_server_leaves_what_its_client_has_flushed";
+    let mut child = kill::start(test, job, dir);
+    let mut said = kill::heard(&mut child);
     let (mut flushed, mut flushes) = (0u64, 0u64);
     let mut client = Client::new(&dir.join("socket"));
     loop {
         let mut requests = Vec::new();
         for number in flushed..flushed + 16 {
-            let mut bytes = vec![0; 512];
-            bytes[..8].copy_from_slice(&(number + 1).to_le_bytes());
-            requests.push(Request::Write {
-                at: place(number),
-                bytes,
-            });
+            let (at, bytes) = (kill::place(number, SIZE), kill::sector(number));
+            requests.push(Request::Write { at, bytes });
         }
         if client.send(&requests).is_none() || client.send(&[Request::Flush]).is_none() {
             break;
@@ -411,43 +375,5 @@ fn kill(dir: &Path, job: &str, after: u64) -> (u64, bool) {
     }
     child.wait().unwrap();
     assert!(flushes >= after, "{job}: the server ended by itself");
-    let pivoted = said.lines().map_while(Result::ok);
-    let pivoted = pivoted.into_iter().any(|line| line.contains("said pivot"));
-    (flushed, pivoted)
-}
-
-/// What a disk lacks of what was flushed, if anything. An image that needs it is repaired.
-fn missing(file: &Path, flushed: u64) -> Option<String> {
-    let ex = executor();
-    let image = open_with(file, &qcow2(), &PathGate::new()).unwrap();
-    let bytes = ex.block_on(async {
-        // The kernel lets go of a dead process's files when its I/O is over.
-        for _ in 0..500 {
-            match image.activate().await {
-                Err(e) if matches!(e.kind(), ErrorKind::Locked { .. }) => {
-                    images::exec::sleep(std::time::Duration::from_millis(20)).await;
-                }
-                other => {
-                    other.unwrap();
-                    break;
-                }
-            }
-        }
-        let bytes = all(&image).await;
-        image.inactivate().await.unwrap();
-        bytes
-    });
-    drop(image);
-    let f = File::options().read(true).write(true).open(file).unwrap();
-    let report = ex.block_on(ops::check(f, "x", Repair::No)).unwrap();
-    assert_eq!(report.corruptions, 0, "{:?}", report.messages);
-    for number in flushed.saturating_sub(SIZE / 512)..flushed {
-        let at = place(number) as usize;
-        let got = u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
-        // Requests that were not acknowledged any more may have come through.
-        if got < number + 1 || (got - number - 1) % (SIZE / 512) != 0 {
-            return Some(format!("{got} instead of {}", number + 1));
-        }
-    }
-    None
+    (flushed, said.any(|word| word == "pivot"))
 }

@@ -134,12 +134,14 @@ fn files_that_a_descriptor_names_are_asked_from_the_gate() {
     // A descriptor that names itself, or one file twice.
     let text = std::fs::read_to_string(&file).unwrap();
     let line = text.lines().find(|l| l.starts_with("RW ")).unwrap();
-    for lines in [
-        format!("{line}\n{line}"),
-        line.replace("d-flat.vmdk", "d.vmdk"),
+    for (lines, part) in [
+        (format!("{line}\n{line}"), "twice: d-flat.vmdk"),
+        (line.replace("d-flat.vmdk", "d.vmdk"), "the disk itself"),
     ] {
         std::fs::write(&file, text.replace(line, &lines)).unwrap();
-        assert!(open_with(&file, &options(), &PathGate::new()).is_err());
+        let error = open_with(&file, &options(), &PathGate::new()).err();
+        let said = error.unwrap().to_string();
+        assert!(said.contains(part), "{said}");
     }
 }
 

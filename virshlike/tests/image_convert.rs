@@ -224,6 +224,77 @@ fn bitmaps_are_copied_with_their_bits_and_state() {
     assert!(bitmaps("c").is_null());
 }
 
+/// Changes bytes of a file: at `offset` behind where `what` is found.
+fn patch(file: &Path, what: &[u8], offset: usize, bytes: &[u8]) {
+    let mut all = std::fs::read(file).expect("the file");
+    let found = all.windows(what.len()).position(|part| part == what);
+    let at = found.expect("what is patched") + offset;
+    all[at..at + bytes.len()].copy_from_slice(bytes);
+    std::fs::write(file, all).expect("written");
+}
+
+#[test]
+fn bitmaps_that_cannot_be_used_are_named_and_skipped() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path();
+    let convert = |from: &str, skip: &[&str]| {
+        let words = ["convert", "--bitmaps", "-f", "qcow2", "-O", "qcow2"];
+        vm(dir, &[&words, skip, &[from, "copy"]].concat())
+    };
+    let skip = &["--skip-broken-bitmaps"];
+    let copied = || {
+        let info = done(dir, &["info", "--output=json", "-f", "qcow2", "copy"]);
+        let info: serde_json::Value = serde_json::from_str(&info).expect("JSON");
+        let bitmaps = &info["format-specific"]["data"]["bitmaps"];
+        bitmaps.as_array().map_or(0, Vec::len)
+    };
+    done(dir, &["create", "-q", "-f", "qcow2", "sound", "8M"]);
+    for name in ["first", "second"] {
+        done(dir, &["bitmap", "--add", "sound", name]);
+    }
+    let (file, sound) = (dir.join("broken"), dir.join("sound"));
+    let image = std::fs::read(&sound).expect("the image");
+    // Of an entry of the directory the name comes last, 24 bytes behind its start.
+    let place = image.windows(6).position(|part| part == b"second");
+    let entry = place.expect("the entry") - 24;
+    for (fault, part, left) in [
+        ("inconsistent", (entry + 15, &[3_u8][..]), 1),
+        ("unknown", (entry + 16, &[9]), 1),
+        ("damaged", (entry, &[0xff; 8]), 1),
+        // The image was written to by somebody who knows no bitmaps.
+        ("stale", (95, &[0]), 0),
+    ] {
+        std::fs::write(&file, &image).expect("written");
+        patch(&file, b"QFI\xfb", part.0, part.1);
+        let refused = convert("broken", &[]);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && said.contains(fault), "{said}");
+        assert!(!dir.join("copy").exists(), "{fault}");
+        let output = convert("broken", skip);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        assert!(
+            said.contains(&format!("Skipping {fault} bitmap 'second'")),
+            "{said}"
+        );
+        assert_eq!(
+            (said.matches("Skipping").count(), copied()),
+            (2 - left, left)
+        );
+        std::fs::remove_file(dir.join("copy")).expect("a copy");
+    }
+    // A directory that says nothing of any bitmap.
+    std::fs::write(&file, &image).expect("written");
+    patch(&file, &[0x23, 0x85, 0x28, 0x75], 8, &[0; 4]);
+    assert!(!convert("broken", &[]).status.success());
+    let output = convert("broken", skip);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        output.status.success() && said.contains("Skipping all bitmaps"),
+        "{said}"
+    );
+}
+
 #[test]
 fn what_cannot_be_is_refused_and_changes_nothing() {
     let dir = tempfile::tempdir().expect("a folder");

@@ -9,7 +9,7 @@ use crate::format::qcow2::header::{
 use crate::gate::Gate;
 use crate::image::{Image, OpenOptions};
 use crate::ops::create::{Backing, feature_names};
-use crate::storage::Cache;
+use crate::storage::{Cache, Storage};
 
 /// What to change; None leaves it as it is.
 #[derive(Debug, Clone, Default)]
@@ -33,8 +33,22 @@ pub struct AmendOptions {
 /// # Errors
 /// A change that the image cannot have; nothing is changed then. A failed write.
 pub async fn amend(file: File, name: &str, options: &AmendOptions, gate: &dyn Gate) -> Result<()> {
+    let storage = Storage::file(file, Cache::Writeback).map_err(|e| e.context(name))?;
+    amend_on(storage, name, options, gate).await
+}
+
+/// As [`amend`], on any storage.
+///
+/// # Errors
+/// As [`amend`].
+pub async fn amend_on(
+    storage: Storage,
+    name: &str,
+    options: &AmendOptions,
+    gate: &dyn Gate,
+) -> Result<()> {
     let open = OpenOptions::new(Format::Qcow2).cache(Cache::Writeback);
-    let image = Image::open(file, name, &open, gate)?;
+    let image = Image::open_storage(storage, name, &open, gate)?;
     image.activate().await?;
     let result = change(&image, options).await;
     if result.is_err() {

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::format::qcow2::Qcow2;
 use crate::format::qcow2::bitmap::bits::Bits;
-use crate::format::qcow2::bitmap::{Described, described_on_disk};
-use crate::format::qcow2::{Qcow2, read};
+use crate::format::qcow2::bitmap::{Described, Fault};
 use crate::image::Image;
 
 /// A bitmap; the JSON has the names that qemu-img uses.
@@ -52,17 +52,44 @@ pub fn list(image: &Image) -> Result<Vec<BitmapInfo>> {
     Ok(bitmaps.iter().map(BitmapInfo::from).collect())
 }
 
-/// The bitmaps as they are stored, of an image that is only read; none where the format has none.
+/// A bitmap that cannot be used, and a word for what is wrong: `inconsistent` (it was not stored when the
+/// image was closed), `stale` (the image was written to by a program without support for bitmaps),
+/// `unknown` (it is of a kind that is not known) or `damaged`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrokenBitmap {
+    /// The name.
+    pub name: String,
+    /// What is wrong.
+    pub fault: &'static str,
+}
+
+/// The bitmaps as they are stored, of an image that is only read, and those of them that cannot be used;
+/// none where the format has none.
 ///
 /// # Errors
-/// A directory that cannot be.
-pub fn stored(image: &Image) -> Result<Vec<BitmapInfo>> {
+/// A directory that cannot be; a failed read.
+pub async fn stored(image: &Image) -> Result<(Vec<BitmapInfo>, Vec<BrokenBitmap>)> {
+    let (mut usable, mut broken) = (Vec::new(), Vec::new());
     let Some(format) = image.top_qcow2() else {
-        return Ok(Vec::new());
+        return Ok((usable, broken));
     };
-    let header = read(&format.header).clone();
-    let found = described_on_disk(&format.storage, &header)?;
-    Ok(found.iter().map(BitmapInfo::from).collect())
+    for (bitmap, fault) in format.judged_bitmaps().await? {
+        let fault = match fault {
+            None => {
+                usable.push(BitmapInfo::from(&bitmap));
+                continue;
+            }
+            Some(Fault::Inconsistent) => "inconsistent",
+            Some(Fault::Stale) => "stale",
+            Some(Fault::Unknown) => "unknown",
+            Some(Fault::Damaged) => "damaged",
+        };
+        broken.push(BrokenBitmap {
+            name: bitmap.name,
+            fault,
+        });
+    }
+    Ok((usable, broken))
 }
 
 /// Gives an image a copy of another one's bitmap, with its name, granularity and state.

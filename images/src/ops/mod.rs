@@ -17,7 +17,7 @@ pub mod rebase;
 pub mod resize;
 pub mod snapshot;
 
-pub use amend::{AmendOptions, amend};
+pub use amend::{AmendOptions, amend, amend_on};
 pub use bench::{BenchOptions, bench, bench_queue};
 pub use check::{CheckReport, Repair, check};
 pub use compare::{Comparison, compare};
@@ -26,5 +26,5 @@ pub use create::{Backing, CreateOptions, Preallocation, create};
 pub use info::{Info, info};
 pub use map::{MapEntry, map};
 pub use measure::{Measurement, measure};
-pub use rebase::{commit, empty, rebase, set_backing};
+pub use rebase::{commit, empty, rebase, set_backing, set_backing_on};
 pub use resize::{resize, resize_with};

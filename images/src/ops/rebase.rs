@@ -24,6 +24,14 @@ const IN_FLIGHT: usize = 8;
 /// An image that is in use or no qcow2; a name that does not fit.
 pub async fn set_backing(file: File, name: &str, backing: Option<&Backing>) -> Result<()> {
     let storage = Storage::file(file, Cache::Writeback)?;
+    set_backing_on(storage, name, backing).await
+}
+
+/// As [`set_backing`], on any storage.
+///
+/// # Errors
+/// As [`set_backing`].
+pub async fn set_backing_on(storage: Storage, name: &str, backing: Option<&Backing>) -> Result<()> {
     storage.lock(LockMode::Writer, name)?;
     let header = qcow2::read_header(&storage).map_err(|e| e.context(name))?;
     let image = Qcow2::for_check(storage, header);

@@ -1,6 +1,7 @@
 //! What the image tests share: QEMU's tools as oracle, a model of a disk, a random workload.
 #![allow(dead_code)]
 pub mod disk;
+pub mod kill;
 pub mod nbd;
 pub mod replay;
 

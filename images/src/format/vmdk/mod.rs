@@ -15,7 +15,8 @@ use super::{Extent, Mapping};
 use crate::error::{Error, Result};
 use crate::storage::Storage;
 use descriptor::{Descriptor, Kind, Line};
-use sparse::{Header, Place, Sparse};
+use sparse::{Header, Kept, Place, Sparse};
+use std::sync::Arc;
 
 /// The first bytes of a file of grains.
 pub(crate) const MAGIC: &[u8; 4] = b"KDMV";
@@ -55,6 +56,7 @@ pub(crate) struct Vmdk {
     /// The file that was opened, then those that it names.
     pub(crate) files: Vec<Storage>,
     parts: Vec<Part>,
+    kept: Arc<Kept>,
 }
 
 /// What the first file says, without looking at others.
@@ -132,12 +134,13 @@ impl Vmdk {
         let mut disk = Vmdk {
             files: vec![storage],
             parts: Vec::new(),
+            kept: Arc::default(),
         };
         if let Some(header) = front.header {
             let [own] = disk.files.as_slice() else {
                 return Err(Error::corrupt("a vmdk without a file"));
             };
-            let body = Body::Grains(0, Box::new(Sparse::open(own, header)?));
+            let body = Body::Grains(0, Box::new(Sparse::open(own, header, 0, &disk.kept)?));
             disk.add(size, body);
             return Ok(disk);
         }
@@ -177,7 +180,8 @@ impl Vmdk {
                     line.file, header.capacity, line.sectors
                 )));
             }
-            let grains = Sparse::open(&storage, header).map_err(|e| e.context(&line.file))?;
+            let grains = Sparse::open(&storage, header, number, &self.kept);
+            let grains = grains.map_err(|e| e.context(&line.file))?;
             Body::Grains(number, Box::new(grains))
         };
         self.files.push(storage);

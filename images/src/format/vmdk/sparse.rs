@@ -2,6 +2,7 @@
 //!
 //! Source: VMware, "Virtual Disk Format 5.0", hosted sparse extents and stream-optimized ones.
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::error::{Error, Result};
@@ -11,9 +12,9 @@ use crate::sync::lock;
 const SECTOR: u64 = 512;
 /// The directory is behind the data, named by a footer: what a writer of a stream cannot know before.
 const AT_END: u64 = u64::MAX;
-/// Grain tables that are kept, of at most 2 KiB each.
+/// Grain tables of a disk that are kept, of at most 2 KiB each.
 const KEPT: usize = 512;
-/// Most bytes of a grain directory: 4 TiB of the smallest grains, 64 TiB of usual ones.
+/// Most bytes of all grain directories of a disk: 64 TiB of usual grains.
 const MAX_DIRECTORY: u64 = 8 << 20;
 
 /// Bits of the header's flags.
@@ -140,22 +141,44 @@ pub(crate) enum Place {
     Packed(u64, u64),
 }
 
+/// Places of grains.
+type Table = Arc<Vec<u32>>;
+/// The bytes of one.
+type Grain = Arc<Vec<u8>>;
+
+/// What is kept of all files of a disk, however many they are.
+#[derive(Default)]
+pub(crate) struct Kept {
+    /// Bytes of grain directories.
+    directories: AtomicU64,
+    /// Grain tables, by the number of their file and their own.
+    tables: Mutex<HashMap<(usize, usize), Table>>,
+    /// What was unpacked last, with its file and place: a sequential reader comes back to it.
+    unpacked: Mutex<Option<(usize, u64, Grain)>>,
+}
+
 /// The grains of one file.
 pub(crate) struct Sparse {
     header: Header,
     directory: Vec<u32>,
     file_len: u64,
-    tables: Mutex<HashMap<usize, Arc<Vec<u32>>>>,
-    /// What was unpacked last: a sequential reader comes back to it.
-    unpacked: Mutex<Option<(u64, Arc<Vec<u8>>)>>,
+    /// Its number among the files of the disk.
+    number: usize,
+    kept: Arc<Kept>,
 }
 
 impl Sparse {
-    /// Reads the directory.
+    /// Reads the directory of file `number` of a disk.
     ///
     /// # Errors
-    /// A directory that is too large or outside of the file; a failed read.
-    pub(crate) fn open(storage: &Storage, header: Header) -> Result<Sparse> {
+    /// A directory that is too large, alone or with the others of the disk, or outside of the file; a
+    /// failed read.
+    pub(crate) fn open(
+        storage: &Storage,
+        header: Header,
+        number: usize,
+        kept: &Arc<Kept>,
+    ) -> Result<Sparse> {
         let file_len = storage.len()?;
         let span = header.grain * header.entries;
         let len = header.capacity.div_ceil(span) * 4;
@@ -166,13 +189,19 @@ impl Sparse {
                 header.directory
             )));
         }
+        let all = kept.directories.fetch_add(len, Ordering::Relaxed) + len;
+        if all > MAX_DIRECTORY {
+            return Err(Error::corrupt(format!(
+                "the grain directories of the disk have more than {MAX_DIRECTORY} bytes together"
+            )));
+        }
         let bytes = storage.read_sync(header.directory, len as usize)?;
         Ok(Sparse {
             directory: (0..len as usize / 4).map(|i| le32(&bytes, i * 4)).collect(),
             header,
             file_len,
-            tables: Mutex::default(),
-            unpacked: Mutex::default(),
+            number,
+            kept: Arc::clone(kept),
         })
     }
 
@@ -233,7 +262,8 @@ impl Sparse {
         if at == 0 {
             return Ok(None);
         }
-        if let Some(table) = lock(&self.tables).get(&index) {
+        let place = (self.number, index);
+        if let Some(table) = lock(&self.kept.tables).get(&place) {
             return Ok(Some(table.clone()));
         }
         let len = self.header.entries * 4;
@@ -245,11 +275,11 @@ impl Sparse {
         let bytes = storage.read_owned(at, len).await?;
         let entries = (0..self.header.entries as usize).map(|i| le32(&bytes, i * 4));
         let table = Arc::new(entries.collect::<Vec<_>>());
-        let mut tables = lock(&self.tables);
+        let mut tables = lock(&self.kept.tables);
         if tables.len() >= KEPT {
             tables.clear();
         }
-        tables.insert(index, table.clone());
+        tables.insert(place, table.clone());
         Ok(Some(table))
     }
 
@@ -258,7 +288,10 @@ impl Sparse {
     /// # Errors
     /// A length that cannot be, data that is no deflate stream; a failed read.
     pub(crate) async fn unpack(&self, storage: &Storage, at: u64) -> Result<Arc<Vec<u8>>> {
-        if let Some((_, bytes)) = lock(&self.unpacked).as_ref().filter(|kept| kept.0 == at) {
+        let unpacked = &self.kept.unpacked;
+        if let Some((number, place, bytes)) = lock(unpacked).as_ref()
+            && (*number, *place) == (self.number, at)
+        {
             return Ok(bytes.clone());
         }
         // The grain's first sector, 64 bits, and the length of what follows.
@@ -276,7 +309,43 @@ impl Sparse {
             .zlib_decompress(&packed, &mut out)
             .map_err(|e| Error::corrupt(format!("compressed grain at offset {at}: {e}")))?;
         let bytes = Arc::new(out);
-        *lock(&self.unpacked) = Some((at, bytes.clone()));
+        *lock(unpacked) = Some((self.number, at, bytes.clone()));
         Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::MemoryStorage;
+
+    /// A header of a file whose directory has so many bytes, behind the first sector.
+    fn header(directory: u64) -> Header {
+        let mut bytes = [0; 512];
+        bytes[..4].copy_from_slice(super::super::MAGIC);
+        let mut put =
+            |at: usize, value: u64| bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+        put(4, 1);
+        let (grain, entries) = (128, 512);
+        put(12, directory / 4 * entries * grain);
+        put(20, grain);
+        put(44, entries);
+        put(56, 1);
+        Header::parse(&bytes).unwrap()
+    }
+
+    #[test]
+    fn directories_of_all_parts_together_are_bounded() {
+        let half = MAX_DIRECTORY / 2;
+        let memory = MemoryStorage::new();
+        memory.apply(&crate::storage::Event::Write(half + 512, vec![0]));
+        let storage = Storage::from(memory);
+        let kept = Arc::default();
+        for number in 0..2 {
+            assert!(Sparse::open(&storage, header(half), number, &kept).is_ok());
+        }
+        let error = Sparse::open(&storage, header(4), 2, &kept).err().unwrap();
+        assert!(error.to_string().contains("together"), "{error}");
+        assert!(Sparse::open(&storage, header(4), 0, &Arc::default()).is_ok());
     }
 }

@@ -1,13 +1,15 @@
 //! `vm image bench`
 
+use super::queues::together;
 use super::tool::{self, Access};
 use crate::cli::Context;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, plain_io};
 use images::Image;
 use images::ops::BenchOptions;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Barrier};
+use std::thread::Builder;
 use std::time::Duration;
 
 /// Measure how fast an image is
@@ -125,21 +127,17 @@ impl Bench {
         options: &BenchOptions,
     ) -> Result<std::result::Result<Duration, images::Error>> {
         let next = Arc::new(AtomicU64::new(0));
-        let ready = Barrier::new(self.queues.into());
-        let work = || {
-            let executor = tool::executor_for(self.aio.as_deref());
-            ready.wait();
-            Ok(executor?.block_on(images::ops::bench_queue(image, options, &next)))
+        let threads = (0..self.queues).map(|number| Builder::new().name(format!("queue{number}")));
+        let prepare = || tool::executor_for(self.aio.as_deref());
+        let work = |executor: Result<images::exec::Executor>| {
+            Ok::<_, Error>(executor?.block_on(images::ops::bench_queue(image, options, &next)))
         };
-        let ended: Vec<Result<_>> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..self.queues).map(|_| scope.spawn(work)).collect();
-            let joined = threads.into_iter().map(|thread| thread.join());
-            joined
-                .map(|end| {
-                    end.unwrap_or_else(|_| Err(Error::new(Kind::Io, "a thread of a queue failed")))
-                })
-                .collect()
-        });
+        let ended = together(threads, prepare, work).map_err(|error| {
+            let message = format!("{} queues cannot have a thread each", self.queues);
+            Error::new(Kind::Host, message)
+                .cause(plain_io(&error))
+                .hint("take fewer with --queues")
+        })?;
         let mut longest = Duration::ZERO;
         for end in ended {
             match end? {

@@ -4,10 +4,10 @@ use super::tool::{self, Access, Progress};
 use super::{create, options};
 use crate::cli::Context;
 use crate::error::{Error, Kind, Result};
-use images::Image;
 use images::ops::ConvertOptions;
 use images::ops::bitmap::BitmapInfo;
 use images::ops::create::{Backing, CreateOptions};
+use images::{ErrorKind, Image};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -63,7 +63,8 @@ pub struct Convert {
     /// Copy the persistent bitmaps too (qcow2 to qcow2)
     #[arg(long)]
     bitmaps: bool,
-    /// Leave out bitmaps that were not stored properly, instead of failing
+    /// Leave out bitmaps that cannot be used, and say which, instead of failing: inconsistent ones, which
+    /// were not stored properly, and stale ones, without which the image was written to
     #[arg(long, requires = "bitmaps")]
     skip_broken_bitmaps: bool,
     /// Not supported: images are named by their paths
@@ -112,7 +113,7 @@ impl Convert {
             .collect::<Result<Vec<_>>>()?;
         let size = sources.iter().map(|source| source.image.virtual_size());
         let size = size.fold(0, u64::saturating_add);
-        let bitmaps = self.bitmaps_of(&sources)?;
+        let bitmaps = self.bitmaps_of(context, &executor, &sources)?;
         let target_format = tool::target_format(&self.target_format)?;
         let existed = target.exists();
         let mut zero = !self.no_create || self.target_is_zero;
@@ -184,29 +185,38 @@ impl Convert {
         Ok(Source { path, image })
     }
 
-    /// The bitmaps that are to be copied.
-    fn bitmaps_of(&self, sources: &[Source<'_>]) -> Result<Vec<BitmapInfo>> {
+    /// The bitmaps that are to be copied; says which are left out.
+    fn bitmaps_of(
+        &self,
+        context: &Context,
+        executor: &images::exec::Executor,
+        sources: &[Source<'_>],
+    ) -> Result<Vec<BitmapInfo>> {
         let (true, Some(source)) = (self.bitmaps, sources.first()) else {
             return Ok(Vec::new());
         };
-        let found = images::ops::bitmap::stored(&source.image);
-        let mut found = found.map_err(|error| tool::wrong(source.path, &error))?;
-        let broken = |bitmap: &BitmapInfo| bitmap.flags.contains(&"in-use");
-        if self.skip_broken_bitmaps {
-            found.retain(|bitmap| !broken(bitmap));
+        let found = executor.block_on(images::ops::bitmap::stored(&source.image));
+        let (usable, broken) = match found {
+            Err(error) if self.skip_broken_bitmaps && *error.kind() == ErrorKind::Corrupt => {
+                let path = source.path.display();
+                let warning = format!("Skipping all bitmaps of {path}: {error}");
+                context.ui.warn(warning);
+                return Ok(Vec::new());
+            }
+            found => found.map_err(|error| tool::wrong(source.path, &error))?,
+        };
+        for bitmap in &broken {
+            let (fault, name) = (bitmap.fault, &bitmap.name);
+            if !self.skip_broken_bitmaps {
+                let message = format!("Cannot copy {fault} bitmap '{name}'");
+                return Err(Error::new(Kind::State, message).hint(
+                    "--skip-broken-bitmaps leaves it out; 'vm image bitmap --remove' drops it",
+                ));
+            }
+            let warning = format!("Skipping {fault} bitmap '{name}'");
+            context.ui.warn(warning);
         }
-        match found.iter().find(|bitmap| broken(bitmap)) {
-            None => Ok(found),
-            Some(bitmap) => Err(Error::new(
-                Kind::State,
-                format!(
-                    "bitmap '{}' of {} was not stored properly and cannot be copied",
-                    bitmap.name,
-                    source.path.display()
-                ),
-            )
-            .hint("--skip-broken-bitmaps leaves it out; 'vm image bitmap --remove' drops it")),
-        }
+        Ok(usable)
     }
 
     fn new_image(&self, format: images::Format, size: u64) -> Result<CreateOptions> {

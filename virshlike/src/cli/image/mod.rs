@@ -17,6 +17,7 @@ mod info;
 mod map;
 mod measure;
 mod options;
+mod queues;
 mod rebase;
 mod resize;
 mod serve;

@@ -90,6 +90,19 @@ pub(crate) struct Described {
     pub(crate) auto: bool,
 }
 
+/// What keeps a bitmap from being used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It was not stored when the image was closed.
+    Inconsistent,
+    /// The image was written to without it.
+    Stale,
+    /// Its type, flags or extra data are not known.
+    Unknown,
+    /// Its bits are not where they can be.
+    Damaged,
+}
+
 impl Bitmaps {
     fn clear(&self) {
         write_lock(&self.records).clear();

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::bits::Bits;
 use super::directory::{self, Entry, Place, flag};
-use super::{Described, Live, OnDisk, Record, describe, inconsistent, not_found};
+use super::{Described, Fault, Live, OnDisk, Record, describe, inconsistent, not_found};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::qcow2::Qcow2;
 use crate::format::qcow2::entry::OFFSET_MASK;
@@ -212,6 +212,37 @@ impl Qcow2 {
             }
         }
         Ok(bits)
+    }
+
+    /// The bitmaps of an image that nobody writes to, and what keeps each from being used, if anything.
+    ///
+    /// # Errors
+    /// A directory that cannot be read or cannot be: nothing is known of any bitmap.
+    pub(crate) async fn judged_bitmaps(&self) -> Result<Vec<(Described, Option<Fault>)>> {
+        let mut header = read(&self.header).clone();
+        if header.version < 3 {
+            return Ok(Vec::new());
+        }
+        let stale = are_stale(&header);
+        // What it says is of no use, but for the names.
+        header.autoclear |= autoclear::BITMAPS;
+        let mut judged = Vec::new();
+        for entry in directory_on_disk(&self.storage, &header)? {
+            let fault = if stale {
+                Some(Fault::Stale)
+            } else if entry.flags & flag::IN_USE != 0 {
+                Some(Fault::Inconsistent)
+            } else if !entry.is_usable() {
+                Some(Fault::Unknown)
+            } else {
+                match self.read_bits(&entry, &mut Vec::new()).await {
+                    Err(error) if is_trouble_of_host(&error) => return Err(error),
+                    bits => bits.err().map(|_| Fault::Damaged),
+                }
+            };
+            judged.push((describe(&entry, None), fault));
+        }
+        Ok(judged)
     }
 
     /// The bits of a bitmap of an image that nobody writes to.
