@@ -8,6 +8,7 @@ use crate::bus::{Bus, BusError};
 use crate::device::Device;
 use crate::files::{Files, MissingFd};
 use crate::host::{Doorbells, IrqLines, MachineRequests, MsiVectors};
+use crate::legacy::debug_console::DebugConsole;
 use crate::legacy::debug_exit::DebugExit;
 use crate::legacy::pvpanic::PvPanic;
 use crate::legacy::serial::Serial;
@@ -111,6 +112,7 @@ pub fn create(
         DeviceKind::Serial(part) => Ok(Arc::new(Serial::create(id, part, context, origin)?)),
         DeviceKind::PvPanic(_) => Ok(Arc::new(PvPanic::create(id, context)?)),
         DeviceKind::DebugExit(_) => Ok(Arc::new(DebugExit::create(id, context)?)),
+        DeviceKind::DebugConsole(part) => Ok(Arc::new(DebugConsole::create(id, part, context)?)),
         DeviceKind::PcieRootPort(port) => {
             root_port::create(id, pci_address(spec)?, port, context, origin)
         }

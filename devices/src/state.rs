@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Bytes as saved: two hexadecimal digits each.
-pub(crate) fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     let text = String::with_capacity(bytes.len().saturating_mul(2));
     bytes.iter().fold(text, |mut text, byte| {
@@ -18,7 +18,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 }
 
 /// What [`hex`] wrote; `None` for anything else.
-pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
+pub fn unhex(text: &str) -> Option<Vec<u8>> {
     if !text.is_ascii() || !text.len().is_multiple_of(2) {
         return None;
     }

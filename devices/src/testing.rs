@@ -210,6 +210,7 @@ impl FakeMachine {
             pio: pio.clone(),
             mmio: mmio.clone(),
             requests: requests.clone(),
+            firmware: false,
         };
         let context = Context {
             memory: memory.clone(),

@@ -3,6 +3,7 @@
 //!
 //! | module | gives |
 //! |---|---|
+//! | [`boot_sector`] | a disk that firmware boots |
 //! | [`guest`] | the freestanding test guest, built on demand |
 //! | [`program`] | the built programs of this workspace |
 //! | [`machine`] | a `vmm` process with a spec, its serial line, control socket and end |
@@ -15,6 +16,7 @@
 //! | [`skip_unless!`] | leaving a test out, saying why |
 #![deny(unsafe_code)]
 
+pub mod boot_sector;
 pub mod console;
 pub mod golden;
 pub mod guest;

@@ -7,8 +7,11 @@
 //!
 //! Dropping a [`Machine`] kills its process and waits for it.
 
+mod boot;
 mod card;
 mod opened;
+
+pub use boot::SEABIOS;
 
 use std::fs::{self, File};
 use std::io::{self, PipeReader, PipeWriter, Read, Seek, Write};
@@ -28,13 +31,13 @@ use vmm_api::control::client::{Client, ClientError};
 use vmm_api::control::{Reply, Request};
 use vmm_api::end::EndRecord;
 use vmm_api::spec::{
-    BlkSpec, BootSpec, ConsoleSpec, CpuSpec, DebugExitSpec, DeviceKind, DeviceSpec, Fd, HostSpec,
-    ImageFormat, ImageSpec, MACHINE_NEWEST, MacAddress, MachineSpec, MemorySpec, NamedFd, NetSpec,
-    Origin, PciAddress, PortSpec, PortStream, RngSpec, SPEC_VERSION, SerialSpec,
+    BlkSpec, ConsoleSpec, CpuSpec, DebugExitSpec, DeviceKind, DeviceSpec, Fd, HostSpec,
+    ImageFormat, ImageSpec, MACHINE_NEWEST, MacAddress, MachineSpec, MemorySpec, NetSpec, Origin,
+    PciAddress, PortSpec, PortStream, RngSpec, SPEC_VERSION, SerialSpec,
 };
 
+use crate::program;
 use crate::serial::{PATIENCE, Serial};
-use crate::{guest, program};
 
 /// A disk of a machine.
 #[derive(Clone)]
@@ -84,6 +87,7 @@ pub struct Builder {
     kernel: Option<PathBuf>,
     initrd: Option<PathBuf>,
     cmdline: String,
+    firmware: Option<PathBuf>,
     memory: u64,
     cpus: u32,
     disks: Vec<Disk>,
@@ -103,6 +107,7 @@ impl Builder {
             kernel: None,
             initrd: None,
             cmdline: cmdline.into(),
+            firmware: None,
             memory: 128 << 20,
             cpus: 1,
             disks: Vec::new(),
@@ -232,6 +237,8 @@ impl Builder {
             ..HostSpec::default()
         };
         let mut spec = self.spec(serial, host, &mut opened)?;
+        let debug_console = self.debug_console(folder.path(), &mut opened)?;
+        spec.devices.extend(debug_console);
         if self.channel {
             let listener = UnixListener::bind(folder.path().join("channel"))?;
             spec.devices.push(channel(opened.keep(listener)));
@@ -261,24 +268,11 @@ impl Builder {
         host: HostSpec,
         opened: &mut Opened,
     ) -> io::Result<MachineSpec> {
-        let kernel = self.kernel.clone().map_or_else(guest::build, Ok)?;
-        let named = |path: &Path, opened: &mut Opened| {
-            let name = path.display().to_string();
-            opened.open(path, false).map(|fd| NamedFd { fd, name })
-        };
-        let boot = BootSpec::Kernel {
-            kernel: named(&kernel, opened)?,
-            initrd: self
-                .initrd
-                .as_deref()
-                .map(|path| named(path, opened))
-                .transpose()?,
-            cmdline: self.cmdline.clone(),
-        };
+        let boot = self.boot(opened)?;
         let origin = match &self.restore {
             None => Origin::Fresh,
             Some(path) => Origin::Restore {
-                state: named(path, opened)?,
+                state: opened.named(path)?,
             },
         };
         let mut spec = MachineSpec {

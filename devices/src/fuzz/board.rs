@@ -3,6 +3,7 @@
 use super::functions::{Toy, plug_toy};
 use super::script::Script;
 use crate::device::Device;
+use crate::legacy::fw_cfg::{self, FwCfg, Item};
 use crate::legacy::testing::{FakeApic, FakeExtInt};
 use crate::legacy::{Chipset, ChipsetHost, ChipsetOptions};
 use crate::pci::{BarPlan, ECAM_BASE};
@@ -10,6 +11,7 @@ use crate::registry::{self, Context, CreateError};
 use crate::state::{Origin, Saved, Section};
 use crate::testing::FakeMachine;
 use std::sync::Arc;
+use vm_memory::{Bytes, GuestAddress, GuestAddressSpace};
 use vmm_api::spec::{
     DebugExitSpec, DeviceKind, DeviceSpec, PciAddress, PvPanicSpec, RootPortSpec, SerialSpec,
 };
@@ -19,8 +21,9 @@ const STEPS: usize = 600;
 /// Ports that something answers at, and their neighbours.
 const PORTS: &[u16] = &[
     0x20, 0x21, 0xa0, 0xa1, 0x4d0, 0x4d1, 0x40, 0x41, 0x42, 0x43, 0x60, 0x61, 0x64, 0x70, 0x71,
-    0x92, 0xf4, 0x3f8, 0x3f9, 0x3fa, 0x3fb, 0x3fc, 0x3fd, 0x3fe, 0x3ff, 0x505, 0x600, 0x602, 0x604,
-    0x605, 0x608, 0x620, 0x628, 0x62f, 0x67f, 0xcf8, 0xcf9, 0xcfc, 0xcfd, 0xcfe, 0xcff,
+    0x92, 0xf4, 0x510, 0x511, 0x514, 0x518, 0x3f8, 0x3f9, 0x3fa, 0x3fb, 0x3fc, 0x3fd, 0x3fe, 0x3ff,
+    0x505, 0x600, 0x602, 0x604, 0x605, 0x608, 0x620, 0x628, 0x62f, 0x67f, 0xcf8, 0xcf9, 0xcfc,
+    0xcfd, 0xcfe, 0xcff,
 ];
 
 /// A machine with one of everything that needs no file.
@@ -57,6 +60,16 @@ impl Pc {
             let own = of(&spec.id);
             devices.push(registry::create(&spec, &context, origin(own.as_deref()))?);
         }
+        let own = of(fw_cfg::KIND);
+        devices.push(Arc::new(FwCfg::create(
+            &machine.context.pio,
+            machine.memory.clone(),
+            vec![
+                Item::file("etc/table-loader", vec![1; 128]),
+                Item::number(5, &[1, 0]),
+            ],
+            origin(own.as_deref()),
+        )?));
         let own = of("toy");
         devices.push(plug_toy(&machine, &Toy::new(), origin(own.as_deref()))?);
         Ok(Self {
@@ -133,9 +146,24 @@ impl Pc {
                     self.resume();
                 }
                 32..64 => self.chipset.press_power_button(),
+                64..128 => self.fw_cfg_access(script),
                 _ => {}
             },
         }
+    }
+
+    /// An access to the firmware configuration device, described somewhere in RAM.
+    fn fw_cfg_access(&self, script: &mut Script<'_>) {
+        let mut bytes = Vec::new();
+        let control = u32::from(script.below(0x40)) << 16 | u32::from(script.below(32));
+        bytes.extend(control.to_be_bytes());
+        bytes.extend((script.value() as u32).to_be_bytes());
+        bytes.extend(script.value().to_be_bytes());
+        let at = script.pick(&[0_u32, 0x1000, 0x8ffc, 0xfff0, 0xfff8, u32::MAX]);
+        let memory = self.machine.memory.memory();
+        // Not all of these places are RAM.
+        let _outside = memory.write_slice(&bytes, GuestAddress(at.into()));
+        self.machine.context.pio.write(0x518, &at.to_be_bytes());
     }
 }
 

@@ -33,11 +33,13 @@ pub struct ChipsetHost {
 }
 
 /// What may differ between chipsets.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ChipsetOptions {
     /// Seconds that the RTC is ahead of UTC: 0, or the zone's offset for guests that keep local
     /// time.
     pub rtc_offset: i64,
+    /// Bytes of the CMOS memory at the first start, as (register, value); all others are 0.
+    pub cmos: Vec<(u8, u8)>,
 }
 
 /// The chipset. Dropping it takes the devices off the buses.
@@ -74,7 +76,11 @@ impl Chipset {
             pit::Pit::create(&host.pio, lines.line(0), origin)
         })?;
         let rtc = parts.make(rtc::KIND, |origin| {
-            rtc::Rtc::create(&host.pio, lines.line(rtc::GSI), options.rtc_offset, origin)
+            let fresh = rtc::Fresh {
+                ahead: options.rtc_offset,
+                memory: &options.cmos,
+            };
+            rtc::Rtc::create(&host.pio, lines.line(rtc::GSI), fresh, origin)
         })?;
         let i8042 = parts.make(i8042::KIND, |origin| {
             let line = lines.line(i8042::KEYBOARD_GSI);

@@ -10,7 +10,9 @@
 mod alarm;
 mod chipset;
 mod clock;
+pub mod debug_console;
 pub mod debug_exit;
+pub mod fw_cfg;
 mod gsi;
 pub mod i8042;
 pub mod ioapic;

@@ -79,8 +79,8 @@ impl ConfigBuilder {
         builder
     }
 
-    /// A type 1 header (a bridge) that leads to `secondary` and has the memory window `window`
-    /// (first and last byte, 1 MiB granules); `None` closes it.
+    /// A type 1 header (a bridge) that leads to `secondary` (0: not numbered yet) and has the memory
+    /// window `window` (first and last byte, 1 MiB granules); `None` closes it.
     pub fn bridge(identity: Identity, secondary: u8, window: Option<(u64, u64)>) -> Self {
         let mut builder = Self::header(identity);
         builder.set(0x0e, &[0x01]);
@@ -143,6 +143,12 @@ impl ConfigBuilder {
         self.set(BAR0, &((base & !0xf) | 0x4).to_le_bytes());
         self.allow(BAR0, &(!(size - 1) & !0xf).to_le_bytes());
         self.set(COMMAND, &COMMAND_MEMORY.to_le_bytes());
+    }
+
+    /// The same without an address and with decoding off, for firmware to place.
+    pub fn unplaced_memory_bar(&mut self, size: u64) {
+        self.memory_bar(0, size);
+        self.set(COMMAND, &[0; 2]);
     }
 
     /// Appends a capability: `body` without its two header bytes, `writable` masks for the body.

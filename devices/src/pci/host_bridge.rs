@@ -1,7 +1,7 @@
 //! The host bridge 00:00.0: Intel's Q35 MCH (8086:29c0), as firmware expects it.
 //!
 //! Only PCIEXBAR (offset 0x60, Intel 3 Series datasheet §5.1.16) does something: it moves the ECAM.
-//! The PAM and SMRAM registers can be written and read back.
+//! The PAM and SMRAM registers can be written and read back: what they would hide is RAM, always.
 
 use super::config::{ConfigBuilder, ConfigSpace, Identity};
 use super::{ECAM_BASE, ECAM_SIZE};
@@ -12,8 +12,8 @@ const PCIEXBAR_ENABLE: u64 = 1;
 /// Bits 2:1 choose its length; 00 is 256 MiB.
 const PCIEXBAR_LENGTH: u64 = 0b110;
 
-/// The register file at power-on.
-pub(super) fn config() -> ConfigSpace {
+/// The register file at power-on; without firmware the ECAM has its place already.
+pub(super) fn config(firmware: bool) -> ConfigSpace {
     let mut builder = ConfigBuilder::endpoint(Identity {
         vendor: 0x8086,
         device: 0x29c0,
@@ -22,7 +22,9 @@ pub(super) fn config() -> ConfigSpace {
         subsystem_vendor: 0x1af4,
         subsystem: 0x1100,
     });
-    builder.set(PCIEXBAR, &(ECAM_BASE | PCIEXBAR_ENABLE).to_le_bytes());
+    if !firmware {
+        builder.set(PCIEXBAR, &(ECAM_BASE | PCIEXBAR_ENABLE).to_le_bytes());
+    }
     // 36 address bits, as the chip has; 256 MiB steps.
     builder.allow(PCIEXBAR, &0xf_f000_0007_u64.to_le_bytes());
     builder.allow(0x90, &[0x30, 0x33, 0x33, 0x33, 0x33, 0x33, 0x33]); // PAM0 to PAM6

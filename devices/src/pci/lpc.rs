@@ -21,6 +21,8 @@ pub(super) fn config() -> ConfigSpace {
     // PMBASE: an I/O range (bit 0); ACPI_CNTL: the range is enabled (bit 7).
     builder.set(0x40, &(PM_BASE | 1).to_le_bytes());
     builder.set(0x44, &[0x80]);
+    // RCBA: where the chipset's own registers would be; firmware places them, nobody is there.
+    builder.allow(0xf0, &0xffff_c001_u32.to_le_bytes());
     // PIRQ[A-H]_ROUT: routing disabled.
     for offset in [0x60, 0x68] {
         builder.set(offset, &[0x80; 4]);

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! There is no firmware in a direct boot, so every function is created with its BAR assigned and
-//! decoding: see [`BarPlan`]. The guest may move what it likes. What is not modelled: bridge windows
+//! decoding: see [`BarPlan`]. With firmware nothing is placed: buses, BARs, windows and the ECAM are
+//! the firmware's to assign. The guest may move what it likes. What is not modelled: bridge windows
 //! do not filter accesses (a function answers wherever its own BAR says), and no function has a
 //! wired interrupt (interrupt pin 0): everything here speaks MSI-X.
 //!

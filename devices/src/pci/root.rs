@@ -150,6 +150,8 @@ pub struct PciRootParts {
     pub mmio: Bus,
     /// For the reset control register.
     pub requests: Arc<dyn MachineRequests>,
+    /// Firmware will give buses, BARs, windows and the ECAM their places: nothing has one before.
+    pub firmware: bool,
 }
 
 /// The root complex, with the host bridge 00:00.0 and the LPC bridge 00:1f.0.
@@ -159,6 +161,7 @@ pub struct PciRoot {
     lpc: Arc<Plain>,
     ports: Mutex<Ports>,
     requests: Arc<dyn MachineRequests>,
+    firmware: bool,
     /// Slots of the two bridges and the port range.
     held: Mutex<Option<(Slot, Slot, Reservation)>>,
 }
@@ -204,11 +207,12 @@ impl PciRoot {
             host: Arc::new(HostBridge {
                 mmio: parts.mmio.clone(),
                 window: Arc::new(Ecam(weak.clone())),
-                inner: Mutex::new((host_bridge::config(), None)),
+                inner: Mutex::new((host_bridge::config(parts.firmware), None)),
             }),
             lpc: Arc::new(Plain(Mutex::new(lpc::config()))),
             ports: Mutex::default(),
             requests: parts.requests,
+            firmware: parts.firmware,
             held: Mutex::new(None),
         });
         if let Some(state) = state {
@@ -254,6 +258,11 @@ impl PciRoot {
             reset_control: state.reset_control,
         };
         Ok(())
+    }
+
+    /// Whether functions start without an address and closed, for firmware to place them.
+    pub fn waits_for_firmware(&self) -> bool {
+        self.firmware
     }
 
     /// Plugs a function in. The root complex keeps no strong reference to it.

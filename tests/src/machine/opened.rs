@@ -8,7 +8,7 @@ use std::process::{Child, Command};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::io::{FdFlags, fcntl_setfd};
-use vmm_api::spec::Fd;
+use vmm_api::spec::{Fd, NamedFd};
 
 /// Descriptors lose close-on-exec just before a spawn; one spawn at a time keeps them from strangers.
 static SPAWN: Mutex<()> = Mutex::new(());
@@ -31,6 +31,12 @@ impl Opened {
         let file =
             file.map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
         Ok(self.keep(file))
+    }
+
+    /// As [`Opened::open`], for reading, with its path for messages.
+    pub(super) fn named(&mut self, path: &Path) -> io::Result<NamedFd> {
+        let name = path.display().to_string();
+        self.open(path, false).map(|fd| NamedFd { fd, name })
     }
 
     pub(super) fn spawn(self, command: &mut Command) -> io::Result<Child> {

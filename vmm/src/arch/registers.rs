@@ -28,6 +28,8 @@ const TSS_32_BUSY: u8 = 11;
 /// Applies `entry` to the reset values of the boot vCPU.
 pub fn boot_registers(entry: &Entry, sregs: &mut kvm_sregs) -> kvm_regs {
     match *entry {
+        // These are the values of a new vCPU.
+        Entry::Reset => reset(sregs),
         Entry::Pvh { entry, start_info } => {
             pvh(sregs);
             kvm_regs {
@@ -54,6 +56,17 @@ pub fn boot_registers(entry: &Entry, sregs: &mut kvm_sregs) -> kvm_regs {
                 ..Default::default()
             }
         }
+    }
+}
+
+/// Intel SDM 3A table 10-1: CS points below 4 GiB with a 16-bit selector, until the first far jump.
+fn reset(sregs: &mut kvm_sregs) -> kvm_regs {
+    sregs.cs.selector = 0xf000;
+    sregs.cs.base = 0xffff_0000;
+    kvm_regs {
+        rip: 0xfff0,
+        rflags: RFLAGS,
+        ..Default::default()
     }
 }
 

@@ -1,8 +1,8 @@
-//! What the boot loader is told: plain data, borrowed for the length of one [`load`](super::load).
+//! What the boot loader is told: plain data, borrowed for the length of one call.
 
 use std::fs::File;
 use uuid::Uuid;
-use vmm_api::spec::CpuTopology;
+use vmm_api::spec::{CpuTopology, PciAddress};
 
 /// A span of guest physical addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +82,30 @@ pub struct SystemInfo<'a> {
     pub family: Option<&'a str>,
 }
 
+/// The machine as its guest is told of it, in tables.
+#[derive(Debug, Clone, Copy)]
+pub struct BootBoard<'a> {
+    /// The domain's UUID, shown in SMBIOS.
+    pub uuid: Uuid,
+    /// The machine version, such as `vm-q35-1`.
+    pub machine: &'a str,
+    /// vCPUs.
+    pub cpus: BootCpus<'a>,
+    /// The RAM that the guest has at start, ascending and apart. The first span starts at 0; it
+    /// backs the legacy area from 0xa0000 to 1 MiB too, which is never offered as usable.
+    pub ram: &'a [Span],
+    /// The root bus.
+    pub pci: BootPci<'a>,
+    /// Serial ports present: 0 for COM1 to 3 for COM4.
+    pub serial_ports: &'a [u8],
+    /// The panic device is present.
+    pub pvpanic: bool,
+    /// The firmware configuration device is present.
+    pub fw_cfg: bool,
+    /// SMBIOS texts.
+    pub system: SystemInfo<'a>,
+}
+
 /// Everything that a kernel is started with.
 #[derive(Debug, Clone, Copy)]
 pub struct BootInput<'a> {
@@ -91,23 +115,43 @@ pub struct BootInput<'a> {
     pub initrd: Option<BootFile<'a>>,
     /// The command line, without a terminating zero.
     pub cmdline: &'a str,
-    /// The domain's UUID, shown in SMBIOS.
-    pub uuid: Uuid,
-    /// The machine version, such as `vm-q35-1`.
-    pub machine: &'a str,
-    /// vCPUs.
-    pub cpus: BootCpus<'a>,
-    /// The RAM that the guest has at start, ascending and apart. The first span starts at 0; it
-    /// backs the legacy area from 0xe0000 to 1 MiB too, which is never offered as usable.
-    pub ram: &'a [Span],
     /// RAM was never written: it reads as zeros and need not be cleared. False after a reset.
     pub ram_is_zero: bool,
-    /// The root bus.
-    pub pci: BootPci<'a>,
-    /// Serial ports present: 0 for COM1 to 3 for COM4.
-    pub serial_ports: &'a [u8],
-    /// The panic device is present.
-    pub pvpanic: bool,
-    /// SMBIOS texts.
-    pub system: SystemInfo<'a>,
+    /// The machine.
+    pub board: BootBoard<'a>,
+}
+
+/// Everything that firmware is told.
+#[derive(Debug, Clone, Copy)]
+pub struct FirmwareInput<'a> {
+    /// The machine.
+    pub board: BootBoard<'a>,
+    /// Milliseconds that the boot menu waits; no menu when absent.
+    pub menu: Option<u32>,
+    /// COM1 is the firmware's console.
+    pub serial: bool,
+    /// Milliseconds from a boot that failed to the next one; none when absent.
+    pub reboot_timeout: Option<u32>,
+    /// What to boot from, first things first; the firmware's own order when empty.
+    pub order: &'a [BootDevice],
+}
+
+/// A device that firmware may boot from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BootDevice {
+    /// What it is.
+    pub kind: BootDeviceKind,
+    /// Where it is: slot and function are looked at.
+    pub address: PciAddress,
+    /// The root port that it is behind, if it is not on the root bus.
+    pub port: Option<PciAddress>,
+}
+
+/// Kinds of devices that can be booted from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BootDeviceKind {
+    /// A virtio disk.
+    Disk,
+    /// A network card.
+    Network,
 }

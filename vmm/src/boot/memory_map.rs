@@ -3,7 +3,7 @@
 //! RAM and claimed). It must never offer an address that is not RAM.
 
 use super::layout::{HIGH_RAM, LOW_RAM_END};
-use super::{BootError, BootInput, Span};
+use super::{BootBoard, BootError, Span};
 
 /// Entries that fit into the zero page's table.
 pub(super) const MAX_ENTRIES: usize = 128;
@@ -25,7 +25,7 @@ pub(super) struct Entry {
 }
 
 /// The map, ascending and without overlaps.
-pub(super) fn entries(input: &BootInput<'_>) -> Result<Vec<Entry>, BootError> {
+pub(super) fn entries(input: &BootBoard<'_>) -> Result<Vec<Entry>, BootError> {
     check(input)?;
     let hole = Span::new(LOW_RAM_END, HIGH_RAM - LOW_RAM_END);
     let mut map = Vec::with_capacity(input.ram.len() + 4);
@@ -71,7 +71,7 @@ fn without(span: Span, hole: Span) -> [Option<Span>; 2] {
     [below, above].map(|part| (part.len > 0).then_some(part))
 }
 
-fn check(input: &BootInput<'_>) -> Result<(), BootError> {
+fn check(input: &BootBoard<'_>) -> Result<(), BootError> {
     let wrong = |text: String| Err(BootError::Machine(text));
     match input.ram.first() {
         Some(first) if first.base == 0 && first.len >= HIGH_RAM => {}

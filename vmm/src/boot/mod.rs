@@ -1,5 +1,5 @@
-//! From files to a guest that can take its first step: the kernel and initrd in guest memory, the
-//! tables that describe the machine (ACPI, SMBIOS, memory map), and the state that the boot vCPU
+//! From files to a guest that can take its first step: the kernel and initrd in guest memory, or the
+//! firmware's shadow and what it asks for ([`firmware`]), the tables that describe the machine (ACPI, SMBIOS, memory map), and the state that the boot vCPU
 //! starts in.
 //!
 //! Nothing here opens a path, knows KVM or keeps state: [`load`] may run again after a reset and
@@ -7,6 +7,7 @@
 
 mod acpi;
 mod error;
+pub mod firmware;
 mod guest;
 mod input;
 pub mod layout;
@@ -15,7 +16,10 @@ mod memory_map;
 mod smbios;
 
 pub use error::BootError;
-pub use input::{BootCpus, BootFile, BootInput, BootPci, Span, SystemInfo};
+pub use input::{
+    BootBoard, BootCpus, BootDevice, BootDeviceKind, BootFile, BootInput, BootPci, FirmwareInput,
+    Span, SystemInfo,
+};
 
 use devices::memory::GuestMemory;
 
@@ -46,6 +50,8 @@ pub enum Entry {
         /// GDTR limit.
         gdt_limit: u16,
     },
+    /// As the processor comes out of reset (Intel SDM 3A §10.1): real mode at ffff0000:fff0, in ROM.
+    Reset,
 }
 
 /// Puts kernel, initrd and tables into guest memory.
@@ -53,8 +59,8 @@ pub enum Entry {
 /// # Errors
 /// [`BootError`], with the file's name, what is wrong and what would be right.
 pub fn load(memory: &GuestMemory, input: &BootInput<'_>) -> Result<Entry, BootError> {
-    let tables = acpi::build(input)?;
-    let smbios = smbios::build(input)?;
+    let tables = acpi::build(&input.board)?;
+    let smbios = smbios::build(&input.board)?;
     let entry = loader::load(memory, input, layout::ACPI.base)?;
     if !input.ram_is_zero {
         let tables = Span::new(layout::ACPI.base, layout::ACPI.len + layout::SMBIOS.len);

@@ -1,6 +1,6 @@
 //! Machines and files that the tests of this module start from.
 
-use super::{BootCpus, BootFile, BootInput, BootPci, Span, SystemInfo};
+use super::{BootBoard, BootCpus, BootFile, BootInput, BootPci, Span, SystemInfo};
 use devices::memory::GuestMemory;
 use std::fs::File;
 use std::io::Write;
@@ -27,6 +27,7 @@ pub(super) struct Given {
     pub(super) last_bus: u8,
     pub(super) serial_ports: Vec<u8>,
     pub(super) pvpanic: bool,
+    pub(super) fw_cfg: bool,
 }
 
 /// An unlinked file with this content.
@@ -57,6 +58,7 @@ impl Given {
             last_bus: 14,
             serial_ports: vec![0],
             pvpanic: false,
+            fw_cfg: false,
         }
     }
 
@@ -71,6 +73,14 @@ impl Given {
                 name: "initrd.img",
             }),
             cmdline: &self.cmdline,
+            ram_is_zero: self.ram_is_zero,
+            board: self.board(),
+        }
+    }
+
+    /// The machine without its kernel.
+    pub(super) fn board(&self) -> BootBoard<'_> {
+        BootBoard {
             uuid: Uuid::from_u128(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff),
             machine: "vm-q35-1",
             cpus: BootCpus {
@@ -79,7 +89,6 @@ impl Given {
                 topology: self.topology,
             },
             ram: &self.ram,
-            ram_is_zero: self.ram_is_zero,
             pci: BootPci {
                 ecam: self.ecam,
                 last_bus: self.last_bus,
@@ -88,6 +97,7 @@ impl Given {
             },
             serial_ports: &self.serial_ports,
             pvpanic: self.pvpanic,
+            fw_cfg: self.fw_cfg,
             system: SystemInfo::default(),
         }
     }

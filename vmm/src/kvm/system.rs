@@ -54,6 +54,8 @@ pub struct Capabilities {
     pub identity_map: bool,
     /// Most vCPUs of a machine.
     pub max_vcpus: u32,
+    /// Memory slots that the guest cannot write.
+    pub readonly_memory: bool,
 }
 
 /// An open `/dev/kvm`.
@@ -99,6 +101,7 @@ impl System {
             tsc_deadline: has(Cap::TscDeadlineTimer),
             tss_address: has(Cap::SetTssAddr),
             identity_map: has(Cap::SetIdentityMapAddr),
+            readonly_memory: has(Cap::ReadonlyMem),
             max_vcpus: u32::try_from(kvm.get_max_vcpus()).unwrap_or(1),
         };
         Ok(Self { kvm, capabilities })

@@ -4,14 +4,19 @@
 //! the first slot after routing was set up waits for a grace period of several milliseconds.
 
 use super::{Capabilities, KvmError, Vcpu};
-use crate::memory::layout::{IDENTITY_MAP_BASE, IOAPIC_PINS, TSS_BASE};
+use crate::memory::Rom;
+use crate::memory::layout::{IDENTITY_MAP_BASE, IOAPIC_PINS};
 use devices::memory::GuestMemory;
 use kvm_bindings::{
-    KVM_CAP_SPLIT_IRQCHIP, kvm_clock_data, kvm_enable_cap, kvm_userspace_memory_region,
+    KVM_CAP_SPLIT_IRQCHIP, KVM_MEM_READONLY, kvm_clock_data, kvm_enable_cap,
+    kvm_userspace_memory_region,
 };
 use kvm_ioctls::VmFd;
 use std::sync::Arc;
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
+
+/// The ROM's memory slot, above all that RAM can have; every KVM has this many.
+const ROM_SLOT: u32 = 400;
 
 /// One virtual machine. Cheap to share; the machine is gone when the last holder is.
 #[derive(Debug)]
@@ -20,6 +25,7 @@ pub struct Vm {
     capabilities: Capabilities,
     /// What the slots point to must stay mapped for as long as the slots exist.
     memory: Option<Arc<GuestMemory>>,
+    rom: Option<Arc<Rom>>,
 }
 
 impl Vm {
@@ -30,7 +36,7 @@ impl Vm {
                 .map_err(KvmError::call("placing the identity map"))?;
         }
         if capabilities.tss_address {
-            let base = usize::try_from(TSS_BASE).unwrap_or(usize::MAX);
+            let base = usize::try_from(IDENTITY_MAP_BASE + 0x1000).unwrap_or(usize::MAX);
             fd.set_tss_address(base)
                 .map_err(KvmError::call("placing the task state segment"))?;
         }
@@ -38,6 +44,7 @@ impl Vm {
             fd,
             capabilities,
             memory: None,
+            rom: None,
         })
     }
 
@@ -66,6 +73,31 @@ impl Vm {
                 .map_err(KvmError::call(format!("mapping guest RAM at {start:#x}")))?;
         }
         self.memory = Some(memory);
+        Ok(())
+    }
+
+    /// Gives the machine its ROM: reads are native, writes leave the guest and reach nobody.
+    ///
+    /// # Errors
+    /// [`KvmError::Missing`] where KVM has no read-only memory, or [`KvmError::Call`].
+    pub fn set_rom(&mut self, rom: Arc<Rom>) -> Result<(), KvmError> {
+        if !self.capabilities.readonly_memory {
+            return Err(KvmError::Missing(vec!["KVM_CAP_READONLY_MEM"]));
+        }
+        let start = rom.base();
+        let slot = kvm_userspace_memory_region {
+            slot: ROM_SLOT,
+            flags: KVM_MEM_READONLY,
+            guest_phys_addr: start,
+            memory_size: rom.len(),
+            userspace_addr: rom.host_address(),
+        };
+        // SAFETY: the range is exactly the mapping of the ROM, which `self.rom` keeps mapped for as
+        // long as this machine lives.
+        unsafe { self.fd.set_user_memory_region(slot) }.map_err(KvmError::call(format!(
+            "mapping the firmware at {start:#x}"
+        )))?;
+        self.rom = Some(rom);
         Ok(())
     }
 

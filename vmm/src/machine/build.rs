@@ -12,16 +12,17 @@
 //! A machine that comes from a snapshot takes the upper way alone; its parts are given their saved
 //! state as they are made.
 
+use super::boot_source::BootSource;
 use super::inbox::Inbox;
 use super::parts::{Machine, Still};
-use crate::arch::cpuid::{self, Table, apic_ids};
+use crate::arch::cpuid::{self, Table};
 use crate::arch::registers::boot_registers;
 use crate::arch::state::{Msr, VcpuState};
-use crate::boot::{self, BootCpus, BootError, BootFile, BootInput, BootPci, Entry, Span};
+use crate::boot::{BootError, Entry};
 use crate::kvm::doorbells::KvmDoorbells;
 use crate::kvm::interrupts::Interrupts;
 use crate::kvm::{KvmError, System, Vcpu, Vm, kick};
-use crate::memory::{self, MemoryError, layout};
+use crate::memory::{self, MemoryError, RomError};
 use crate::sandbox;
 use crate::vcpu::{Board, Chips, Mailbox, VcpuThread};
 use devices::backend::display::Display;
@@ -34,7 +35,6 @@ use devices::memory::{GuestMemory, GuestMemoryHandle};
 use devices::pci::{PciRoot, PciRootParts};
 use devices::registry::{self, Context, CreateError};
 use devices::state::{Origin, Section};
-use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::panic::resume_unwind;
@@ -42,7 +42,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::ScopedJoinHandle;
 use vmm_api::cpu::Trouble;
-use vmm_api::spec::{BootSpec, DeviceKind, DeviceSpec, MachineSpec, NamedFd};
+use vmm_api::spec::MachineSpec;
 
 /// Stack of the thread that makes the CPUID and may load the kernel.
 const LOAD_STACK: usize = 256 << 10;
@@ -76,6 +76,9 @@ pub enum BuildError {
     /// The kernel could not be loaded.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// The firmware cannot be used.
+    #[error(transparent)]
+    Rom(#[from] RomError),
     /// The handler of missing memory could not be installed.
     #[error("the handler of missing memory cannot be installed: {0}")]
     Signal(#[source] io::Error),
@@ -89,13 +92,6 @@ impl From<Vec<Trouble>> for BuildError {
         let words: Vec<String> = trouble.iter().map(ToString::to_string).collect();
         Self::Cpu(words.join("; "))
     }
-}
-
-/// The files of a direct boot, kept for resets.
-#[derive(Debug)]
-pub struct BootFiles {
-    kernel: (File, String),
-    initrd: Option<(File, String)>,
 }
 
 /// What a snapshot gives to a machine that is being built from it.
@@ -131,7 +127,8 @@ pub fn build(
         return Err(KvmError::TooManyVcpus { asked, most }.into());
     }
     kick::install_handler()?;
-    let boot = boot_files(&spec, files)?;
+    let sections = restored.as_ref().map(|restored| &restored.sections[..]);
+    let boot = BootSource::take(&spec, files, sections)?;
     let (given, parts) = match restored {
         Some(restored) => {
             let state = State {
@@ -151,11 +148,8 @@ pub fn build(
         sandbox::guard(&memory, inbox.bell().as_fd()).map_err(BuildError::Signal)?;
         let memory = Arc::new(memory);
         loader.lend(&memory);
-        let mut vm = system.create_vm()?;
-        vm.set_memory(Arc::clone(&memory))?;
-        vm.enable_split_irqchip()?;
-        let vm = Arc::new(vm);
-        let made = make_devices(&spec, files, &vm, &memory, &parts, inbox)?;
+        let vm = create_vm(&system, &memory, &boot)?;
+        let made = make_devices((&spec, &boot), files, &vm, &memory, &parts, inbox)?;
         let vcpus = (0..spec.cpus.count).map(|index| vm.create_vcpu(index));
         let vcpus = vcpus.collect::<Result<Vec<_>, _>>()?;
         Ok::<_, BuildError>((memory, vm, made, vcpus))
@@ -204,6 +198,21 @@ pub fn build(
     })
 }
 
+/// The virtual machine with its memory and interrupt controllers.
+fn create_vm(
+    system: &System,
+    memory: &Arc<GuestMemory>,
+    boot: &BootSource,
+) -> Result<Arc<Vm>, KvmError> {
+    let mut vm = system.create_vm()?;
+    vm.set_memory(Arc::clone(memory))?;
+    if let Some(rom) = boot.rom() {
+        vm.set_rom(Arc::clone(rom))?;
+    }
+    vm.enable_split_irqchip()?;
+    Ok(Arc::new(vm))
+}
+
 /// What the guest's processors show. KVM takes a third of a millisecond to say what it offers.
 fn make_cpuid(spec: &MachineSpec, system: &System) -> Result<Table, BuildError> {
     Ok(Table::new(&cpuid::host_cpu(system)?, &spec.cpus)?)
@@ -212,16 +221,16 @@ fn make_cpuid(spec: &MachineSpec, system: &System) -> Result<Table, BuildError> 
 /// Puts the kernel and the tables into RAM once there is some, on whichever thread comes first.
 struct Loader<'a> {
     spec: &'a MachineSpec,
-    files: &'a BootFiles,
+    source: &'a BootSource,
     memory: OnceLock<Arc<GuestMemory>>,
     entry: OnceLock<Result<Entry, BootError>>,
 }
 
 impl<'a> Loader<'a> {
-    fn new(spec: &'a MachineSpec, files: &'a BootFiles) -> Self {
+    fn new(spec: &'a MachineSpec, source: &'a BootSource) -> Self {
         Self {
             spec,
-            files,
+            source,
             memory: OnceLock::new(),
             entry: OnceLock::new(),
         }
@@ -237,7 +246,7 @@ impl<'a> Loader<'a> {
     fn load(&self) {
         if let Some(memory) = self.memory.get() {
             self.entry
-                .get_or_init(|| load(self.spec, memory, self.files, true));
+                .get_or_init(|| self.source.load(self.spec, memory, true));
         }
     }
 
@@ -285,7 +294,7 @@ struct Made {
 }
 
 fn make_devices(
-    spec: &MachineSpec,
+    (spec, boot): (&MachineSpec, &BootSource),
     files: &Arc<Files>,
     vm: &Arc<Vm>,
     memory: &Arc<GuestMemory>,
@@ -310,12 +319,14 @@ fn make_devices(
     };
     let options = ChipsetOptions {
         rtc_offset: i64::from(spec.rtc_offset),
+        cmos: boot.cmos(spec),
     };
     let chipset = Arc::new(Chipset::create(&chipset_host, &options, all)?);
     let root_parts = PciRootParts {
         pio: pio.clone(),
         mmio: mmio.clone(),
         requests: Arc::clone(&requests),
+        firmware: boot.rom().is_some(),
     };
     let pci = PciRoot::create(root_parts, origin(devices::pci::ID).get())?;
     let display = Arc::new(Display::default());
@@ -334,6 +345,7 @@ fn make_devices(
     };
     let mut devices = chipset.devices();
     devices.push(pci);
+    devices.extend(boot.devices(spec, &context, state.sections.as_deref())?);
     for part in &spec.devices {
         devices.push(registry::create(part, &context, origin(&part.id).get())?);
     }
@@ -344,6 +356,7 @@ fn make_devices(
         chips: Arc::new(ChipsetPins(Arc::clone(&chipset))),
         requests,
         external: Arc::clone(&external.asserted),
+        shutdown_resets: boot.rom().is_some(),
     });
     Ok(Made {
         board,
@@ -437,10 +450,15 @@ const MTRR_DEF_TYPE: Msr = Msr {
     value: 0x806,
 };
 
-/// Gives a vCPU in reset state what firmware would have left there. Only the boot vCPU runs.
+/// Gives a vCPU in reset state what firmware would have left there. Only the boot vCPU runs. With
+/// firmware all stay in reset state: what they need it does itself.
 pub(super) fn boot_vcpu(vcpu: &Vcpu, entry: &Entry) -> Result<(), KvmError> {
-    for msr in [MISC_ENABLE, MTRR_DEF_TYPE] {
-        if !vcpu.set_msr(msr)? {
+    let msrs = match entry {
+        Entry::Reset => &[][..],
+        Entry::Pvh { .. } | Entry::Linux64 { .. } => &[MISC_ENABLE, MTRR_DEF_TYPE],
+    };
+    for msr in msrs {
+        if !vcpu.set_msr(*msr)? {
             tracing::debug!(index = msr.index, "this host does not take the MSR");
         }
     }
@@ -451,100 +469,6 @@ pub(super) fn boot_vcpu(vcpu: &Vcpu, entry: &Entry) -> Result<(), KvmError> {
     let registers = boot_registers(entry, &mut system);
     vcpu.set_system_registers(&system)?;
     vcpu.set_registers(&registers)
-}
-
-fn boot_files(spec: &MachineSpec, files: &Files) -> Result<BootFiles, BuildError> {
-    let (kernel, initrd) = match &spec.boot {
-        BootSpec::Kernel { kernel, initrd, .. } => (kernel, initrd),
-        BootSpec::Firmware(firmware) => {
-            return Err(BuildError::Spec(format!(
-                "boot: starting firmware ('{}') is not built yet; give a kernel",
-                firmware.rom.name
-            )));
-        }
-    };
-    let take = |named: &NamedFd| {
-        let fd = files.take(named.fd).map_err(|source| BuildError::File {
-            what: named.name.clone(),
-            source,
-        })?;
-        Ok::<_, BuildError>((File::from(fd), named.name.clone()))
-    };
-    Ok(BootFiles {
-        kernel: take(kernel)?,
-        initrd: initrd.as_ref().map(take).transpose()?,
-    })
-}
-
-/// Puts kernel and tables into RAM.
-pub(super) fn load(
-    spec: &MachineSpec,
-    memory: &GuestMemory,
-    files: &BootFiles,
-    ram_is_zero: bool,
-) -> Result<Entry, BootError> {
-    let ram: Vec<Span> = layout::ram_spans(spec.memory.size)
-        .into_iter()
-        .map(span)
-        .collect();
-    let ports: Vec<u8> = spec.devices.iter().filter_map(serial_port).collect();
-    let apic_ids = apic_ids(&spec.cpus);
-    let input = BootInput {
-        kernel: BootFile {
-            file: &files.kernel.0,
-            name: &files.kernel.1,
-        },
-        initrd: files
-            .initrd
-            .as_ref()
-            .map(|(file, name)| BootFile { file, name }),
-        cmdline: spec.boot.cmdline(),
-        uuid: spec.uuid,
-        machine: &spec.machine,
-        cpus: BootCpus {
-            apic_ids: &apic_ids,
-            present: spec.cpus.count,
-            topology: spec.cpus.topology,
-        },
-        ram: &ram,
-        ram_is_zero,
-        pci: BootPci {
-            ecam: Span::new(layout::ECAM_BASE, layout::ECAM_SIZE),
-            last_bus: spec
-                .devices
-                .iter()
-                .filter_map(root_port_bus)
-                .max()
-                .unwrap_or(0),
-            mmio32: &[span(layout::MMIO32)],
-            mmio64: layout::mmio64(spec.memory.most()).map(span),
-        },
-        serial_ports: &ports,
-        pvpanic: spec
-            .devices
-            .iter()
-            .any(|device| matches!(device.kind, DeviceKind::PvPanic(_))),
-        system: boot::SystemInfo::default(),
-    };
-    boot::load(memory, &input)
-}
-
-fn span(range: std::ops::Range<u64>) -> Span {
-    Span::new(range.start, range.end - range.start)
-}
-
-fn serial_port(device: &DeviceSpec) -> Option<u8> {
-    match &device.kind {
-        DeviceKind::Serial(serial) => Some(serial.port),
-        _ => None,
-    }
-}
-
-fn root_port_bus(device: &DeviceSpec) -> Option<u8> {
-    match &device.kind {
-        DeviceKind::PcieRootPort(port) => Some(port.bus),
-        _ => None,
-    }
 }
 
 /// The PIC's output on its way to the boot vCPU.

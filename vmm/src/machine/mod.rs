@@ -7,6 +7,7 @@
 //! inbox --> driver --+-- decider (pure) --> answers, events, exit
 //! ```
 
+mod boot_source;
 pub mod build;
 pub mod decider;
 pub mod driver;

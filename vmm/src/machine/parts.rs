@@ -4,7 +4,8 @@
 //! thread that may wait. Standing still always means: vCPUs first, then devices; going on is the
 //! other way round. Between the two nobody touches guest RAM.
 
-use super::build::{BootFiles, boot_vcpu, load};
+use super::boot_source::BootSource;
+use super::build::boot_vcpu;
 use crate::arch::cpuid::Table;
 use crate::arch::state::VcpuState;
 use crate::kvm::interrupts::Interrupts;
@@ -30,7 +31,7 @@ pub struct Machine {
     /// The chipset's devices, the root complex, then the spec's, in its order.
     pub(super) devices: Vec<Arc<dyn Device>>,
     pub(super) vcpus: Vec<VcpuThread>,
-    pub(super) boot: BootFiles,
+    pub(super) boot: BootSource,
     pub(super) still: Mutex<Still>,
 }
 
@@ -192,8 +193,8 @@ impl Machine {
         }
         self.interrupts.reset().map_err(|error| error.to_string())?;
         let fresh = self.power_on_states().map_err(|error| error.to_string())?;
-        let entry =
-            load(&self.spec, &self.memory, &self.boot, false).map_err(|error| error.to_string())?;
+        let entry = self.boot.load(&self.spec, &self.memory, false);
+        let entry = entry.map_err(|error| error.to_string())?;
         for (vcpu, state) in self.vcpus.iter().zip(fresh) {
             vcpu.call(move |vcpu| {
                 vcpu.restore(&state)?;

@@ -7,6 +7,7 @@
 //! fec0_0000     .. fec0_1000   IOAPIC
 //! fee0_0000     .. fee0_1000   local APICs
 //! fffb_c000     .. fffc_0000   pages that KVM needs on older Intel hosts
+//! fffc_0000     .. 1_0000_0000 firmware, where there is one: it ends at 4 GiB
 //! 1_0000_0000   ..             RAM above 4 GiB, then room for hot-plugged RAM,
 //!                              then, aligned to its size, the window of 64-bit PCI BARs
 //! ```
@@ -25,8 +26,10 @@ pub const MMIO32: Range<u64> = 0xc000_0000..0xfec0_0000;
 pub const IOAPIC_PINS: u32 = 24;
 /// One page for KVM (KVM_SET_IDENTITY_MAP_ADDR).
 pub const IDENTITY_MAP_BASE: u64 = 0xfffb_c000;
-/// Three pages for KVM (KVM_SET_TSS_ADDR).
-pub const TSS_BASE: u64 = 0xfffb_d000;
+/// Bytes that KVM needs there: a page for that, and three behind it (KVM_SET_TSS_ADDR).
+pub const HELPER_PAGES: u64 = 0x4000;
+/// The largest firmware image: what lies between those pages and 4 GiB.
+pub const FIRMWARE_ROOM: u64 = HIGH_RAM_BASE - (IDENTITY_MAP_BASE + HELPER_PAGES);
 /// Where RAM goes on above the 32-bit hole.
 pub const HIGH_RAM_BASE: u64 = 1 << 32;
 /// Bytes of the window of 64-bit BARs.

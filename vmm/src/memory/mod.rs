@@ -7,8 +7,10 @@
 
 pub mod layout;
 mod region;
+mod rom;
 
 pub use region::is_zero;
+pub use rom::{Rom, RomError};
 
 use devices::memory::{GuestMemory, GuestRegion};
 use std::fs::File;

@@ -42,6 +42,8 @@ pub struct Board {
     pub requests: Arc<dyn MachineRequests>,
     /// Whether the PIC asserts the boot vCPU's interrupt pin.
     pub external: Arc<AtomicBool>,
+    /// A triple fault resets the machine, as PC firmware expects, instead of ending it as a crash.
+    pub shutdown_resets: bool,
 }
 
 /// Whether the vCPU may enter the guest again.
@@ -115,7 +117,13 @@ impl Board {
             Exit::Shutdown => {
                 let detail = format!("triple fault; {}", vcpu.describe());
                 tracing::warn!(vcpu = vcpu.index(), %detail, "the guest shut its processor down");
-                self.requests.crashed(&detail);
+                if self.shutdown_resets {
+                    self.requests.reset();
+                    // This vCPU stands still already.
+                    LAST.set(false);
+                } else {
+                    self.requests.crashed(&detail);
+                }
                 return Flow::Stop;
             }
             Exit::Failed(reason) => {

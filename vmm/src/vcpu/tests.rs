@@ -142,6 +142,7 @@ fn machine_with(code: &[u8], chips: impl FnOnce(&Bus) -> Pins) -> Option<Machine
         chips,
         requests: ear,
         external,
+        shutdown_resets: false,
     };
     Some(Machine {
         vcpu: VcpuThread::start(vcpu, Arc::new(board)).expect("a thread"),

@@ -11,7 +11,8 @@
 //! The layout is that of an ICH9 with its block at 0x600 (ICH9 datasheet, 13.8.3), which stock
 //! firmware expects; the constants below are what the FADT must say. There is no SMI command port,
 //! so the machine is in ACPI mode from the start and SCI_EN always reads 1 (ACPI 6.3 §4.8.2.5). The
-//! reset register is the root complex's port 0xcf9. Registers of the ICH9 that are not named here
+//! reset register is the root complex's port 0xcf9. SMI_EN reads as if firmware had done with system
+//! management mode, which is not there. Registers of the ICH9 that are not named here
 //! read 0 and drop writes.
 
 mod registers;

@@ -13,6 +13,7 @@ mod at {
     pub(super) const GPE_STATUS: u64 = 0x20;
     pub(super) const GPE_ENABLE: u64 = 0x28;
     pub(super) const GPE_END: u64 = 0x30;
+    pub(super) const SMI_ENABLE: u64 = 0x30;
 }
 
 /// Bits of PM1 status and enable (ACPI 6.3 tables 4.13 and 4.14).
@@ -30,6 +31,10 @@ const SLEEP_TYPE: u16 = 7 << 10;
 const SLEEP_ENABLE: u8 = 1 << 5;
 /// Bits that keep what is written: bus master reload, sleep type.
 const CONTROL_KEPT: u16 = SLEEP_TYPE | 0x0002;
+
+/// SMI_EN: writes to the command port raise SMIs (APMC_EN). There is no system management mode; the
+/// bit tells firmware that setting it up was seen to.
+const SMI_ENABLE: u64 = 1 << 5;
 
 /// The guest asks for this sleep type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,13 +137,14 @@ impl Registers {
     /// Fills `data` from `offset` on, all of it at one moment.
     pub(super) fn read(&self, offset: u64, data: &mut [u8], now: u64) {
         let timer = ticks(now, super::TIMER_HERTZ) & ((1 << super::TIMER_BITS) - 1);
-        let registers: [(u64, u64, u64); 6] = [
+        let registers: [(u64, u64, u64); 7] = [
             (at::STATUS, 2, self.status.into()),
             (at::ENABLE, 2, self.enable.into()),
             (at::CONTROL, 2, (self.control | SCI_EN).into()),
             (at::TIMER, 4, timer),
             (at::GPE_STATUS, 8, self.gpe_status),
             (at::GPE_ENABLE, 8, self.gpe_enable),
+            (at::SMI_ENABLE, 4, SMI_ENABLE),
         ];
         for (byte, offset) in data.iter_mut().zip(offset..) {
             let register = registers

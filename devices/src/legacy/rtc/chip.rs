@@ -116,6 +116,19 @@ impl Chip {
         }
     }
 
+    /// The same with these bytes, as (register, value), in its memory; what is no memory stays.
+    pub(super) fn with_memory(mut self, memory: &[(u8, u8)]) -> Self {
+        for (register, value) in memory {
+            let own = *register <= reg::D || *register == reg::CENTURY;
+            if let Some(byte) = self.nvram.get_mut(usize::from(*register))
+                && !own
+            {
+                *byte = *value;
+            }
+        }
+        self
+    }
+
     pub(super) fn from_state(state: &RtcState) -> Self {
         let mut nvram = [0; BYTES];
         for (byte, saved) in nvram.iter_mut().zip(&state.nvram) {

@@ -112,6 +112,15 @@ impl ports::PortDevice for Clock {
     }
 }
 
+/// What a clock starts with that was never on before.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Fresh<'a> {
+    /// Seconds that it is ahead of UTC.
+    pub ahead: i64,
+    /// What its memory holds, as (register, value); registers of the time and of control are left out.
+    pub memory: &'a [(u8, u8)],
+}
+
 /// The clock as a device of the machine.
 pub struct Rtc {
     clock: Arc<Clock>,
@@ -119,7 +128,7 @@ pub struct Rtc {
 }
 
 impl Rtc {
-    /// Makes it with its ports; `line` is GSI [`GSI`]. A fresh one is `ahead` seconds ahead of UTC;
+    /// Makes it with its ports; `line` is GSI [`GSI`]. A fresh one is as `fresh` says;
     /// a restored one keeps its own offset and raises no interrupt until it is resumed.
     ///
     /// # Errors
@@ -127,13 +136,13 @@ impl Rtc {
     pub fn create(
         pio: &Bus,
         line: Arc<dyn IrqLine>,
-        ahead: i64,
+        fresh: Fresh<'_>,
         origin: Origin<'_>,
     ) -> Result<Self, CreateError> {
         let state: Option<RtcState> = origin.payload(KIND, KIND, VERSION)?;
         let running = state.is_none();
         let chip = match &state {
-            None => Chip::new(ahead, host_time()),
+            None => Chip::new(fresh.ahead, host_time()).with_memory(fresh.memory),
             Some(state) => Chip::from_state(state),
         };
         let clock = Arc::new(Clock {

@@ -198,7 +198,8 @@ fn a_host_clock_that_is_set_back_does_no_harm() {
 fn device(ahead: i64, origin: Origin<'_>) -> (Bus, Arc<FakeLine>, Rtc) {
     let bus = Bus::new();
     let line = Arc::new(FakeLine::default());
-    let rtc = Rtc::create(&bus, line.clone(), ahead, origin).expect("free ports, good state");
+    let fresh = Fresh { ahead, memory: &[] };
+    let rtc = Rtc::create(&bus, line.clone(), fresh, origin).expect("free ports, good state");
     (bus, line, rtc)
 }
 
@@ -299,4 +300,30 @@ proptest! {
         prop_assert_eq!(again.next_event(), chip.next_event());
         prop_assert_eq!(time(&mut again, host + S), time(&mut chip, host + S));
     }
+}
+
+#[test]
+fn a_fresh_memory_holds_what_firmware_is_told() {
+    let bus = Bus::new();
+    let fresh = Fresh {
+        ahead: 0,
+        memory: &[(0x0a, 0xff), (0x0d, 0), (0x32, 0x77), (0x5f, 3), (0xff, 1)],
+    };
+    let line = Arc::new(FakeLine::default());
+    let rtc = Rtc::create(&bus, line, fresh, Origin::Fresh).expect("free ports");
+    let get = |register: u8| {
+        let mut byte = [0];
+        bus.write(0x70, &[register]);
+        assert!(bus.read(0x71, &mut byte));
+        byte[0]
+    };
+    assert_eq!(get(0x5f), 3);
+    assert_eq!(get(0x0d), 0x80, "the battery");
+    assert_ne!(get(0x32), 0x77, "the century");
+    // A reset leaves it as it is: there is a battery.
+    bus.write(0x70, &[0x5f]);
+    bus.write(0x71, &[9]);
+    rtc.pause();
+    rtc.reset();
+    assert_eq!(get(0x5f), 9);
 }

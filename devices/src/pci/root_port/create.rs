@@ -30,10 +30,11 @@ pub fn create(
     context: &Context,
     origin: Origin<'_>,
 ) -> Result<Arc<dyn Device>, CreateError> {
-    let (mut config, express) = registers(spec).ok_or_else(|| CreateError::Spec {
-        id: id.into(),
-        reason: "its capabilities do not fit".into(),
-    })?;
+    let (mut config, express) =
+        registers(spec, context.pci.waits_for_firmware()).ok_or_else(|| CreateError::Spec {
+            id: id.into(),
+            reason: "its capabilities do not fit".into(),
+        })?;
     if let Some(saved) = state::load(id, origin)? {
         config
             .restore(&saved)
@@ -57,8 +58,13 @@ pub fn create(
 }
 
 /// The register file at power-on, and where its PCI Express capability is.
-fn registers(spec: &RootPortSpec) -> Option<(ConfigSpace, u16)> {
-    let (base, length) = BarPlan::bus(spec.bus);
+fn registers(spec: &RootPortSpec, firmware: bool) -> Option<(ConfigSpace, u16)> {
+    let (bus, window) = if firmware {
+        (0, None)
+    } else {
+        let (base, length) = BarPlan::bus(spec.bus);
+        (spec.bus, Some((base, base + (length - 1))))
+    };
     let mut builder = ConfigBuilder::bridge(
         Identity {
             vendor: 0x1b36,
@@ -67,11 +73,13 @@ fn registers(spec: &RootPortSpec) -> Option<(ConfigSpace, u16)> {
             class: 0x06_0400,
             ..Identity::default()
         },
-        spec.bus,
-        Some((base, base + (length - 1))),
+        bus,
+        window,
     );
-    // Memory decoding and bus mastering are on, so that what sits below is reachable.
-    builder.set(0x04, &[0x06, 0x00]);
+    if !firmware {
+        // Memory decoding and bus mastering are on, so that what sits below is reachable.
+        builder.set(0x04, &[0x06, 0x00]);
+    }
     let (body, writable) = express_capability(spec);
     let express = builder.capability(CAP_EXPRESS, &body, &writable)?;
     // Device status and the events of slot status are cleared by writing ones.

@@ -186,14 +186,11 @@ fn check_devices(devices: &[DeviceSpec], problems: &mut Problems) {
         if device.id.is_empty() || !ids.insert(&device.id) {
             problems.add(&path, "the id is empty or taken by another device");
         }
-        match (&device.kind, device.address) {
-            (
-                DeviceKind::Serial(_) | DeviceKind::DebugExit(_) | DeviceKind::PvPanic(_),
-                Some(_),
-            ) => {
+        match (is_legacy(&device.kind), device.address) {
+            (true, Some(_)) => {
                 problems.add(&path, "this device is not on PCI and takes no address");
             }
-            (DeviceKind::Serial(_) | DeviceKind::DebugExit(_) | DeviceKind::PvPanic(_), None) => {}
+            (true, None) => {}
             (_, None) => problems.add(&path, "a PCI device needs an address"),
             (_, Some(address)) => {
                 if let Some(other) = addresses.insert(address, &device.id) {
@@ -220,6 +217,17 @@ fn check_devices(devices: &[DeviceSpec], problems: &mut Problems) {
         }
         check_kind(device, &path, &mut ports, problems);
     }
+}
+
+/// Whether a device sits at fixed ports instead of on PCI.
+fn is_legacy(kind: &DeviceKind) -> bool {
+    matches!(
+        kind,
+        DeviceKind::Serial(_)
+            | DeviceKind::DebugExit(_)
+            | DeviceKind::DebugConsole(_)
+            | DeviceKind::PvPanic(_)
+    )
 }
 
 fn root_port_buses(devices: &[DeviceSpec], problems: &mut Problems) -> BTreeSet<u8> {
@@ -263,6 +271,7 @@ fn check_kind(device: &DeviceSpec, path: &str, ports: &mut BTreeSet<u8>, problem
         // A balloon is looked at beside the RAM that it is for.
         DeviceKind::VirtioBalloon(_)
         | DeviceKind::DebugExit(_)
+        | DeviceKind::DebugConsole(_)
         | DeviceKind::PvPanic(_)
         | DeviceKind::PcieRootPort(_)
         | DeviceKind::VirtioInput(_) => {}

@@ -25,6 +25,8 @@ pub enum DeviceKind {
     Serial(SerialSpec),
     /// The test device that ends the process with an exit code.
     DebugExit(DebugExitSpec),
+    /// The port where firmware says what it does.
+    DebugConsole(DebugConsoleSpec),
     /// The device by which a guest reports that its kernel has crashed.
     #[serde(rename = "pvpanic")]
     PvPanic(PvPanicSpec),
@@ -79,6 +81,13 @@ pub struct SerialSpec {
 /// Port 0xf4: a byte N written there ends the process with exit code N.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DebugExitSpec {}
+
+/// Port 0x402: what is written there goes to a file, at most 1 MiB of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DebugConsoleSpec {
+    /// The regular file that takes it.
+    pub output: Fd,
+}
 
 /// Port 0x505 with ACPI device `QEMU0001`; libvirt's `<panic model='isa'/>`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -230,8 +239,8 @@ pub struct BlkSpec {
     /// too. A thread of its own when empty.
     #[serde(default)]
     pub iothreads: Vec<u32>,
-    /// Its place among the devices that firmware boots from, lowest first, each taken once; behind
-    /// all others when absent.
+    /// Its place among the devices that firmware boots from, lowest first, each taken once. Where any
+    /// device has one, those without are not booted from.
     #[serde(default)]
     pub boot_index: Option<u32>,
 }
@@ -325,8 +334,8 @@ pub struct NetSpec {
     /// Entries per queue, a power of two, 2 to 1024.
     #[serde(default = "queue_size")]
     pub queue_size: u16,
-    /// Its place among the devices that firmware boots from, lowest first, each taken once; behind
-    /// all others when absent.
+    /// Its place among the devices that firmware boots from, as a disk's. Without an option ROM there
+    /// is no network boot: the firmware passes it over.
     #[serde(default)]
     pub boot_index: Option<u32>,
 }

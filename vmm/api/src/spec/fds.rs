@@ -4,8 +4,9 @@
 //! not compile before it is added here.
 
 use super::{
-    BlkSpec, ConsoleSpec, DeviceKind, DeviceSpec, Fd, HostSpec, ImageSpec, LogSpec, MachineSpec,
-    NetBackend, NetSpec, Origin, PortSpec, PortStream, RngSpec, SerialSpec, VncSpec,
+    BlkSpec, ConsoleSpec, DebugConsoleSpec, DeviceKind, DeviceSpec, Fd, HostSpec, ImageSpec,
+    LogSpec, MachineSpec, NetBackend, NetSpec, Origin, PortSpec, PortStream, RngSpec, SerialSpec,
+    VncSpec,
 };
 
 pub(super) fn all(spec: &MachineSpec) -> Vec<Fd> {
@@ -64,6 +65,7 @@ fn device(spec: &DeviceSpec, fds: &mut Vec<Fd>) {
         }
         DeviceKind::VirtioBlk(BlkSpec { image: own, .. }) => image(own, fds),
         DeviceKind::VirtioRng(RngSpec { source, .. }) => fds.push(*source),
+        DeviceKind::DebugConsole(DebugConsoleSpec { output }) => fds.push(*output),
         DeviceKind::VirtioNet(NetSpec { backend, .. }) => match backend {
             NetBackend::Taps(taps) => fds.extend(taps),
             NetBackend::Stream(socket) => fds.push(*socket),

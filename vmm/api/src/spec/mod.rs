@@ -20,9 +20,9 @@ pub use check::{MIN_MEMORY, Problem};
 pub use console::{ConsoleSpec, MAX_CONSOLE_PORTS, PortSpec, PortStream};
 pub use cpu::{CpuModel, CpuSpec, CpuTopology, FeaturePolicy, FeatureRule, MAX_APIC_ID, MAX_VCPUS};
 pub use device::{
-    BalloonSpec, BlkSpec, CacheMode, DebugExitSpec, DetectZeroes, DeviceKind, DeviceSpec,
-    DiscardMode, ErrorPolicy, ImageFormat, ImageSpec, IoEngine, NetBackend, NetSpec, PvPanicSpec,
-    RngSpec, RootPortSpec, SerialSpec,
+    BalloonSpec, BlkSpec, CacheMode, DebugConsoleSpec, DebugExitSpec, DetectZeroes, DeviceKind,
+    DeviceSpec, DiscardMode, ErrorPolicy, ImageFormat, ImageSpec, IoEngine, NetBackend, NetSpec,
+    PvPanicSpec, RngSpec, RootPortSpec, SerialSpec,
 };
 pub use display::{
     GpuSpec, InputModel, InputSpec, MAX_RESOLUTION, MAX_VIDEO_MEMORY, MIN_RESOLUTION, SharePolicy,

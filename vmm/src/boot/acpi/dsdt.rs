@@ -4,7 +4,7 @@
 //! \_S5              power off is sleep type 0
 //! \_SB.PCI0         the root bus: windows, interrupt routing, native hot-plug
 //! \_SB.PCI0.ISA     00:1f.0, below it the serial ports present, RTC, keyboard, mouse,
-//!                   and the panic device where there is one
+//!                   and the panic and firmware configuration devices where they are
 //! \_SB.ECAM         claims the ECAM window, without which it would not be used
 //! ```
 //!
@@ -12,14 +12,14 @@
 //! hot-plug), and a `_SUN` here would rename the guest's network interfaces from `enp1s0` to `ens1`.
 //! Processors are not named either: the MADT has them, and nothing is throttled or put to sleep by AML.
 
-use crate::boot::{BootError, BootInput, BootPci, Span};
+use crate::boot::{BootBoard, BootError, BootPci, Span};
 use acpi_tables::Aml;
 use acpi_tables::aml::{
     AddressSpace, AddressSpaceCacheable, And, Arg, CreateDWordField, Device, EISAName, Else, Equal,
     IO, If, Interrupt, Local, Memory32Fixed, Method, Name, NotEqual, ONE, Or, Package,
     PackageBuilder, Path, ResourceTemplate, Return, Scope, Store, Uuid, ZERO,
 };
-use devices::legacy::pvpanic;
+use devices::legacy::{fw_cfg, pvpanic};
 
 /// First GSI of the four that PCI pins share.
 const FIRST_PIN_GSI: u32 = 16;
@@ -35,7 +35,7 @@ pub(super) fn pin_gsi(slot: u32, pin: u32) -> u32 {
 }
 
 /// The AML of the machine.
-pub(super) fn build(input: &BootInput<'_>) -> Result<Vec<u8>, BootError> {
+pub(super) fn build(input: &BootBoard<'_>) -> Result<Vec<u8>, BootError> {
     let mut aml = Vec::new();
     let s5 = Package::new(vec![&ZERO, &ZERO, &ZERO, &ZERO]);
     Name::new("_S5_".into(), &s5).to_aml_bytes(&mut aml);
@@ -60,8 +60,8 @@ fn raw(part: &dyn Aml) -> Raw {
     Raw(bytes)
 }
 
-fn root_bus(input: &BootInput<'_>) -> Result<Raw, BootError> {
-    let isa = isa(input.serial_ports, input.pvpanic)?;
+fn root_bus(input: &BootBoard<'_>) -> Result<Raw, BootError> {
+    let isa = isa(input)?;
     Ok(raw(&Device::new(
         "PCI0".into(),
         vec![
@@ -196,13 +196,13 @@ fn osc() -> Raw {
     ))
 }
 
-fn isa(serial_ports: &[u8], pvpanic: bool) -> Result<Raw, BootError> {
+fn isa(board: &BootBoard<'_>) -> Result<Raw, BootError> {
     let mut devices = vec![
         device("RTC_", "PNP0B00", None, &[(0x70, 2)], 8),
         device("KBD_", "PNP0303", None, &[(0x60, 1), (0x64, 1)], 1),
         device("MOU_", "PNP0F13", None, &[], 12),
     ];
-    for port in serial_ports {
+    for port in board.serial_ports {
         let Some((base, gsi)) = SERIAL_PORTS.get(usize::from(*port)) else {
             return Err(BootError::Machine(format!(
                 "serial port {port}: there are 0 to 3"
@@ -215,8 +215,12 @@ fn isa(serial_ports: &[u8], pvpanic: bool) -> Result<Raw, BootError> {
         let uid = port.saturating_add(1);
         devices.push(device(name, "PNP0501", Some(uid), &[(*base, 8)], *gsi));
     }
-    if pvpanic {
-        devices.push(panic_device());
+    if board.pvpanic {
+        devices.push(named_device("PEVT", "QEMU0001", (pvpanic::PORT, 1)));
+    }
+    if board.fw_cfg {
+        let ports = (fw_cfg::BASE, fw_cfg::LEN as u8);
+        devices.push(named_device("FWCF", "QEMU0002", ports));
     }
     let address = Name::new("_ADR".into(), &0x001f_0000u32);
     let mut parts: Vec<&dyn Aml> = vec![&address];
@@ -224,14 +228,14 @@ fn isa(serial_ports: &[u8], pvpanic: bool) -> Result<Raw, BootError> {
     Ok(raw(&Device::new("ISA_".into(), parts)))
 }
 
-/// The panic device, by the name under which drivers look for it.
-fn panic_device() -> Raw {
-    let port = IO::new(pvpanic::PORT, pvpanic::PORT, 1, 1);
+/// A device that drivers look for by a name, with its ports (base, count).
+fn named_device(name: &str, hid: &'static str, (base, count): (u16, u8)) -> Raw {
+    let port = IO::new(base, base, 1, count);
     let ports = ResourceTemplate::new(vec![&port]);
     raw(&Device::new(
-        "PEVT".into(),
+        name.into(),
         vec![
-            &Name::new("_HID".into(), &"QEMU0001"),
+            &Name::new("_HID".into(), &hid),
             &Name::new("_CRS".into(), &ports),
             // Present, on and shown.
             &Name::new("_STA".into(), &0x0fu8),

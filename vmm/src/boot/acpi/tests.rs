@@ -4,7 +4,7 @@ use crate::boot::testing::{GIB, Given, MIB};
 use std::process::Command;
 
 fn tables(given: &Given) -> Vec<u8> {
-    build(&given.input()).expect("a machine that can be described")
+    build(&given.board()).expect("a machine that can be described")
 }
 
 fn at(image: &[u8], address: u64, len: usize) -> &[u8] {
@@ -185,7 +185,7 @@ fn machines_that_cannot_be_described_are_refused() {
     buses.ecam = Span::new(0xb000_0000, 14 * MIB);
     cases.push(("15 buses", buses));
     for (words, given) in cases {
-        let error = build(&given.input()).expect_err(words).to_string();
+        let error = build(&given.board()).expect_err(words).to_string();
         assert!(error.contains(words), "{error}");
     }
 }

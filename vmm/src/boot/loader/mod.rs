@@ -73,7 +73,7 @@ pub(super) fn load(
     input: &BootInput<'_>,
     rsdp: u64,
 ) -> Result<Entry, BootError> {
-    let map = memory_map::entries(input)?;
+    let map = memory_map::entries(&input.board)?;
     let plan = plan(memory, input.kernel, &map)?;
     let cmdline = checked_cmdline(input.cmdline, plan.cmdline_limit)?;
     let initrd = match input.initrd {

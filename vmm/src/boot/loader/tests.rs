@@ -539,7 +539,7 @@ proptest! {
             given.ram.push(Span::new(at + gap * 0x1000, len * 0x1000));
             at += (gap + len) * 0x1000;
         }
-        let map = memory_map::entries(&given.input()).expect("a sound machine");
+        let map = memory_map::entries(&given.board()).expect("a sound machine");
         for pair in map.windows(2) {
             prop_assert!(pair[0].span.end() <= pair[1].span.base);
         }
@@ -558,7 +558,7 @@ proptest! {
             match entry.kind {
                 Kind::Ram => prop_assert!(inside),
                 Kind::Reserved => {
-                    prop_assert!(entry.span.end() <= MIB || entry.span == given.input().pci.ecam);
+                    prop_assert!(entry.span.end() <= MIB || entry.span == given.board().pci.ecam);
                 }
             }
         }
@@ -578,7 +578,7 @@ fn ram_that_makes_no_sense_is_refused() {
     ] {
         let mut given = Given::kernel(b"");
         given.ram = ram;
-        let error = memory_map::entries(&given.input()).expect_err("no sense");
+        let error = memory_map::entries(&given.board()).expect_err("no sense");
         assert!(matches!(error, BootError::Machine(_)), "{error}");
     }
 }

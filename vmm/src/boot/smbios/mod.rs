@@ -7,12 +7,12 @@
 //! ```
 //!
 //! Texts come from the domain and are cut to what a string may hold; a zero byte ends them. There is
-//! no 32-bit `_SM_` entry: what boots by our own loader reads the 64-bit one, and firmware makes its own.
+//! no 32-bit `_SM_` entry: what boots by our own loader reads the 64-bit one. Firmware gets the 32-bit one.
 
 mod structures;
 
 use super::acpi::checksum;
-use super::{BootError, BootInput, layout};
+use super::{BootBoard, BootError, layout};
 
 /// Where the structures begin, from the entry point.
 const STRUCTURES: u64 = 0x20;
@@ -23,15 +23,8 @@ const MAX_TEXT: usize = 64;
 ///
 /// # Errors
 /// A machine that has no room for its description.
-pub(super) fn build(input: &BootInput<'_>) -> Result<Vec<u8>, BootError> {
-    let mut table = Table::default();
-    structures::bios(&mut table, input);
-    structures::system(&mut table, input);
-    structures::chassis(&mut table, input);
-    structures::processors(&mut table, input);
-    structures::memory(&mut table, input);
-    structures::end(&mut table);
-
+pub(super) fn build(input: &BootBoard<'_>) -> Result<Vec<u8>, BootError> {
+    let table = describe(input);
     let len = u32::try_from(table.bytes.len()).unwrap_or(u32::MAX);
     let mut image = b"_SM3_".to_vec();
     image.extend([0, 24, 3, 0, 0, 1, 0]); // checksum, length, version 3.0.0, revision 1, reserved
@@ -53,15 +46,50 @@ pub(super) fn build(input: &BootInput<'_>) -> Result<Vec<u8>, BootError> {
     Ok(image)
 }
 
+/// The entry point in its older form (DSP0134 §5.2.1) without the table's address and without
+/// checksums, and the structures: firmware places them, fills that in, and every reader knows this form.
+pub(super) fn movable(board: &BootBoard<'_>) -> (Vec<u8>, Vec<u8>) {
+    const LENGTH: u8 = 31;
+    let table = describe(board);
+    let word = |number: usize| u16::try_from(number).unwrap_or(u16::MAX).to_le_bytes();
+    let mut entry = b"_SM_".to_vec();
+    entry.extend([0, LENGTH, 2, 8]); // checksum, length, version 2.8
+    entry.extend(word(table.longest));
+    entry.extend([0; 6]); // revision, formatted area
+    entry.extend(b"_DMI_");
+    entry.push(0); // checksum of this half
+    entry.extend(word(table.bytes.len()));
+    entry.extend([0; 4]); // address
+    entry.extend(word(table.count));
+    entry.push(0x28); // version 2.8
+    (entry, table.bytes)
+}
+
+fn describe(input: &BootBoard<'_>) -> Table {
+    let mut table = Table::default();
+    structures::bios(&mut table, input);
+    structures::system(&mut table, input);
+    structures::chassis(&mut table, input);
+    structures::processors(&mut table, input);
+    structures::memory(&mut table, input);
+    structures::end(&mut table);
+
+    table
+}
+
 /// Structures in the making.
 #[derive(Default)]
 struct Table {
     bytes: Vec<u8>,
+    count: usize,
+    /// Bytes of the longest structure with its strings.
+    longest: usize,
 }
 
 impl Table {
     /// Appends a structure: header, formatted part, strings, and the double zero that ends them.
     fn add(&mut self, kind: u8, handle: u16, parts: &[&[u8]], texts: &Texts) {
+        let start = self.bytes.len();
         let formatted: usize = parts.iter().map(|part| part.len()).sum();
         self.bytes.push(kind);
         self.bytes
@@ -75,6 +103,8 @@ impl Table {
         if texts.bytes.is_empty() {
             self.bytes.push(0);
         }
+        self.count += 1;
+        self.longest = self.longest.max(self.bytes.len() - start);
     }
 }
 

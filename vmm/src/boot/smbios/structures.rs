@@ -1,7 +1,7 @@
 //! The structures one by one, with the field order of DMTF DSP0134 version 3.0, section 7.
 
 use super::{Table, Texts};
-use crate::boot::BootInput;
+use crate::boot::BootBoard;
 
 /// Whose names these are when the domain gives none.
 const MANUFACTURER: &str = "vm";
@@ -19,7 +19,7 @@ const DEVICE_SIZE: u64 = 16 << 30;
 const NO_ERROR: u16 = 0xfffe;
 
 /// Type 0 (§7.1).
-pub(super) fn bios(table: &mut Table, input: &BootInput<'_>) {
+pub(super) fn bios(table: &mut Table, input: &BootBoard<'_>) {
     const NO_CHARACTERISTICS: u64 = 1 << 3;
     const VIRTUAL_MACHINE: u8 = 1 << 4;
     let mut texts = Texts::default();
@@ -42,7 +42,7 @@ pub(super) fn bios(table: &mut Table, input: &BootInput<'_>) {
 }
 
 /// Type 1 (§7.2).
-pub(super) fn system(table: &mut Table, input: &BootInput<'_>) {
+pub(super) fn system(table: &mut Table, input: &BootBoard<'_>) {
     const POWER_SWITCH: u8 = 6;
     let info = &input.system;
     let mut texts = Texts::default();
@@ -70,7 +70,7 @@ pub(super) fn system(table: &mut Table, input: &BootInput<'_>) {
 }
 
 /// Type 3 (§7.4).
-pub(super) fn chassis(table: &mut Table, input: &BootInput<'_>) {
+pub(super) fn chassis(table: &mut Table, input: &BootBoard<'_>) {
     const OTHER: u8 = 1;
     const SAFE: u8 = 3;
     const NO_SECURITY: u8 = 3;
@@ -91,7 +91,7 @@ pub(super) fn chassis(table: &mut Table, input: &BootInput<'_>) {
 }
 
 /// Type 4 (§7.5), one per socket; vCPUs fill sockets in order.
-pub(super) fn processors(table: &mut Table, input: &BootInput<'_>) {
+pub(super) fn processors(table: &mut Table, input: &BootBoard<'_>) {
     let max = u32::try_from(input.cpus.apic_ids.len()).unwrap_or(u32::MAX);
     let (sockets, cores, threads) = match input.cpus.topology {
         Some(topology) => {
@@ -109,7 +109,7 @@ pub(super) fn processors(table: &mut Table, input: &BootInput<'_>) {
 
 fn processor(
     table: &mut Table,
-    input: &BootInput<'_>,
+    input: &BootBoard<'_>,
     socket: u32,
     populated: bool,
     [cores, threads]: [u32; 2],
@@ -152,7 +152,7 @@ fn processor(
 }
 
 /// Types 16, 17 and 19 (§7.17, §7.18, §7.20): one array, its devices, and the addresses it fills.
-pub(super) fn memory(table: &mut Table, input: &BootInput<'_>) {
+pub(super) fn memory(table: &mut Table, input: &BootBoard<'_>) {
     let total = input
         .ram
         .iter()

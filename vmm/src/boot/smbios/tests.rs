@@ -75,7 +75,7 @@ fn of_kind(found: &[Structure], kind: u8) -> Vec<&Structure> {
 #[test]
 fn the_system_has_the_uuid_and_the_names_given() {
     let given = Given::kernel(b"");
-    let mut input = given.input();
+    let mut input = given.board();
     input.system.manufacturer = Some("Acme");
     input.system.serial = Some("S-1");
     input.system.family = Some("");
@@ -98,7 +98,7 @@ fn the_system_has_the_uuid_and_the_names_given() {
 
 #[test]
 fn formatted_parts_have_the_lengths_of_version_3() {
-    let found = walk(&build(&Given::kernel(b"").input()).expect("room"));
+    let found = walk(&build(&Given::kernel(b"").board()).expect("room"));
     let lengths: Vec<(u8, usize)> = found
         .iter()
         .map(|one| (one.kind, one.bytes.len()))
@@ -130,7 +130,7 @@ fn sockets_follow_the_topology() {
         cores: 2,
         threads: 2,
     });
-    let found = walk(&build(&given.input()).expect("room"));
+    let found = walk(&build(&given.board()).expect("room"));
     let sockets: Vec<(u8, u8, u8)> = of_kind(&found, 4)
         .iter()
         .map(|one| (one.bytes[0x18], one.bytes[0x23], one.bytes[0x25]))
@@ -144,7 +144,7 @@ fn the_largest_machine_has_room() {
     given.apic_ids = (0..254).collect();
     given.present = 254;
     given.ram = vec![Span::new(0, 2 * GIB), Span::new(4 * GIB, 12 << 40)];
-    let image = build(&given.input()).expect("room");
+    let image = build(&given.board()).expect("room");
     assert_eq!(of_kind(&walk(&image), 4).len(), 254);
     assert!(image.len() < 0x8000, "{}", image.len());
 }
@@ -152,7 +152,7 @@ fn the_largest_machine_has_room() {
 /// The fingerprint of machine version vm-q35-1; see the one of the ACPI tables.
 #[test]
 fn the_bytes_of_a_machine_version_never_change() {
-    let bytes = build(&Given::kernel(b"").input()).expect("room");
+    let bytes = build(&Given::kernel(b"").board()).expect("room");
     assert_eq!((bytes.len(), crc32c::crc32c(&bytes)), (372, 0x8ecb_827a));
 }
 
@@ -172,7 +172,7 @@ proptest! {
         if high > 0 {
             given.ram.push(Span::new(4 * GIB, high * MIB));
         }
-        let mut input = given.input();
+        let mut input = given.board();
         input.uuid = uuid::Uuid::from_u128(uuid);
         input.system.manufacturer = Some(&texts[0]);
         input.system.serial = Some(&texts[1]);

@@ -38,11 +38,12 @@ pub(super) struct Offsets {
     pub(super) window: u16,
 }
 
-/// The register file of a virtio function at `address`, or `None` when it does not fit.
+/// The register file of a virtio function at `address`, placed or for firmware to place, or `None` when it does not fit.
 pub(super) fn registers(
     info: &DeviceInfo,
     address: PciAddress,
     msix: &Msix,
+    firmware: bool,
 ) -> Option<(ConfigSpace, Offsets)> {
     let mut builder = ConfigBuilder::endpoint(Identity {
         vendor: 0x1af4,
@@ -53,7 +54,11 @@ pub(super) fn registers(
         subsystem_vendor: 0x1af4,
         subsystem: 0x1100,
     });
-    builder.memory_bar(BarPlan::function(address).0, BAR_SIZE);
+    if firmware {
+        builder.unplaced_memory_bar(BAR_SIZE);
+    } else {
+        builder.memory_bar(BarPlan::function(address).0, BAR_SIZE);
+    }
     let (express, writable) = express(address);
     builder.capability(CAP_EXPRESS, &express, &writable)?;
     let (body, writable) = msix.capability(TABLE as u32, PENDING as u32);

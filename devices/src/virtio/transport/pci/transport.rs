@@ -81,7 +81,8 @@ impl Core {
             return None;
         }
         let msix = Msix::new(Arc::clone(&context.msis), address.requester_id(), count);
-        let (config, offsets) = layout::registers(info, address, &msix)?;
+        let firmware = context.pci.waits_for_firmware();
+        let (config, offsets) = layout::registers(info, address, &msix, firmware)?;
         let registers = Registers::new(info.features, count, &info.queue_sizes);
         let live = info.queue_sizes.iter().map(|_| None).collect();
         Some(Arc::new_cyclic(|weak: &Weak<Self>| Self {

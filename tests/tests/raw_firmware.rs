@@ -1,0 +1,95 @@
+//! Stock SeaBIOS under our `vmm` on this machine's KVM, up to a boot sector and beyond.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use tests::boot_sector;
+use tests::machine::{Builder, Disk, Machine, SEABIOS};
+use tests::{have_kvm, skip_unless};
+use vmm_api::console::Attach;
+use vmm_api::control::Request;
+use vmm_api::end::EndReason;
+
+const NO_KVM: &str = "/dev/kvm cannot be opened";
+const NO_FIRMWARE: &str = "SeaBIOS (package seabios) is not installed";
+
+fn have_firmware() -> bool {
+    Path::new(SEABIOS).exists()
+}
+
+/// Waits for a text; what the firmware did is told when it does not come.
+#[track_caller]
+fn expect(machine: &mut Machine, text: &str) {
+    if let Err(error) = machine.serial.expect(text) {
+        let messages = machine.firmware_messages();
+        panic!("{error}\nthe firmware:\n{messages}\n{}", machine.story());
+    }
+}
+
+/// Presses a key on the serial console; the boot sector ends the guest.
+fn quit(machine: &mut Machine) {
+    let attach = Attach {
+        write: true,
+        force: false,
+    };
+    let (_, mut line) = machine.console(attach).unwrap();
+    line.write_all(b"q").unwrap();
+    machine.expect_pass();
+}
+
+#[test]
+fn the_disk_that_comes_first_in_the_order_is_booted_and_booted_again() {
+    skip_unless!(have_kvm(), "{NO_KVM}");
+    skip_unless!(have_firmware(), "{NO_FIRMWARE}");
+    let folder = tempfile::tempdir().unwrap();
+    let disk = |letter| Disk::raw(boot_sector::disk(folder.path(), letter).unwrap());
+    // A copy, since it will be another one when the state comes back.
+    let rom = folder.path().join("bios.bin");
+    fs::copy(SEABIOS, &rom).unwrap();
+    let builder = Builder::firmware(&rom)
+        .cpus(2)
+        .disk(disk('A').adjust(|blk| blk.boot_index = Some(7)))
+        .disk(disk('B').adjust(|blk| blk.boot_index = Some(3)));
+    let mut machine = builder.start().unwrap();
+    expect(&mut machine, "SeaBIOS (version");
+    expect(&mut machine, "boot sector B");
+    expect(&mut machine, "reboots");
+    // By a triple fault, which starts the firmware from the beginning.
+    expect(&mut machine, "SeaBIOS (version");
+    expect(&mut machine, "boot sector B");
+    expect(&mut machine, "came back");
+    expect(&mut machine, "tick");
+
+    let state = folder.path().join("state");
+    machine.save(&state).unwrap();
+    machine.request(Request::Quit).unwrap();
+    machine.wait().unwrap();
+    assert_eq!(machine.end().map(|end| end.reason), Some(EndReason::Saved));
+    // Another version of the firmware is installed meanwhile: the guest goes on with its own.
+    fs::write(&rom, vec![0; 128 << 10]).unwrap();
+    let mut machine = builder.restore(&state).start().unwrap();
+    expect(&mut machine, "tick");
+    machine.request(Request::Reset).unwrap();
+    expect(&mut machine, "SeaBIOS (version");
+    expect(&mut machine, "came back");
+    expect(&mut machine, "tick");
+    quit(&mut machine);
+}
+
+#[test]
+fn a_file_that_is_no_firmware_is_refused_by_name() {
+    skip_unless!(have_kvm(), "{NO_KVM}");
+    let folder = tempfile::tempdir().unwrap();
+    let rom = folder.path().join("odd.bin");
+    fs::write(&rom, vec![0; 100]).unwrap();
+    let mut machine = Builder::firmware(&rom).start().unwrap();
+    assert_ne!(machine.wait().unwrap(), 0);
+    let end = machine.end().unwrap();
+    assert_eq!(end.reason, EndReason::Failed);
+    assert!(
+        end.detail.contains("odd.bin") && end.detail.contains("100 bytes"),
+        "{}",
+        end.detail
+    );
+}
