@@ -30,23 +30,22 @@ impl World {
 
     /// A world whose network nobody else sees; `None` where that may not be made.
     pub fn with_network() -> Option<Self> {
-        let mut holder = Command::new("unshare")
-            .args([
-                "--net",
-                "sh",
-                "-c",
-                "ip link set lo up && echo ready && cat",
-            ])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .ok()?;
-        let mut first = [0; 6];
-        let ready = holder.stdout.as_mut()?.read_exact(&mut first);
-        ready.ok()?;
         let mut world = Self::new();
-        world.network = Some(holder);
+        world.network = Some(hold_namespace()?);
         Some(world)
+    }
+
+    /// Another host, on a cable of its own: here its end is `cable`, there it is `eth0` and is on.
+    pub fn neighbour(&self, cable: &str) -> Neighbour {
+        let holder = hold_namespace().expect("a namespace");
+        let there = format!("{cable}-there");
+        self.run(&format!("ip link add {cable} type veth peer name {there}"));
+        self.run(&format!("ip link set {there} netns {}", holder.id()));
+        self.run(&format!("ip link set {cable} up"));
+        let neighbour = Neighbour { holder };
+        neighbour.run(&format!("ip link set {there} name eth0"));
+        neighbour.run("ip link set eth0 up");
+        neighbour
     }
 
     /// A file beside the store.
@@ -99,23 +98,15 @@ impl World {
 
     /// A program in this world's network.
     pub fn program(&self, program: impl AsRef<OsStr>) -> Command {
-        let Some(holder) = &self.network else {
-            return Command::new(program);
-        };
-        let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/proc/{}/ns/net", holder.id()));
-        command.arg(program);
-        command
+        match &self.network {
+            Some(holder) => within(holder, program.as_ref()),
+            None => Command::new(program),
+        }
     }
 
     /// What a program that must succeed prints; the words are those of a command line.
     pub fn run(&self, line: &str) -> String {
-        let mut words = line.split_whitespace();
-        let mut command = self.program(words.next().expect("a program"));
-        let output = command.args(words).output().expect("it runs");
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{line}: {errors}");
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        run(line, |program| self.program(program))
     }
 
     /// `vm` with these arguments, on this store.
@@ -164,6 +155,76 @@ impl World {
         let pid = Pid::from_raw(self.pid(name)).expect("a pid");
         pidfd_open(pid, PidfdFlags::empty()).expect("a process")
     }
+}
+
+/// A host beside a world's, with a network of its own.
+#[derive(Debug)]
+pub struct Neighbour {
+    holder: Child,
+}
+
+impl Neighbour {
+    /// What a program that must succeed prints there.
+    pub fn run(&self, line: &str) -> String {
+        run(line, |program| within(&self.holder, program.as_ref()))
+    }
+
+    /// Whether that address answers, asked so many times.
+    pub fn reaches(&self, address: &str, times: u32) -> bool {
+        let ping = if address.contains(':') {
+            "ping6"
+        } else {
+            "ping"
+        };
+        (0..times).any(|_| {
+            let mut command = within(&self.holder, "busybox".as_ref());
+            command.args([ping, "-c", "1", "-W", "1", address]);
+            command.output().expect("busybox").status.success()
+        })
+    }
+}
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        // It ends with its input.
+        drop(self.holder.stdin.take());
+        let _ = self.holder.wait();
+    }
+}
+
+/// A process that keeps a network namespace, until its input ends.
+fn hold_namespace() -> Option<Child> {
+    let mut holder = Command::new("unshare")
+        .args([
+            "--net",
+            "sh",
+            "-c",
+            "ip link set lo up && echo ready && cat",
+        ])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .ok()?;
+    let mut first = [0; 6];
+    holder.stdout.as_mut()?.read_exact(&mut first).ok()?;
+    Some(holder)
+}
+
+/// A program in the network of a process.
+fn within(holder: &Child, program: &OsStr) -> Command {
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--net=/proc/{}/ns/net", holder.id()));
+    command.arg(program);
+    command
+}
+
+fn run<'a>(line: &'a str, program: impl Fn(&'a str) -> Command) -> String {
+    let mut words = line.split_whitespace();
+    let mut command = program(words.next().expect("a program"));
+    let output = command.args(words).output().expect("it runs");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{line}: {errors}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 impl Default for World {

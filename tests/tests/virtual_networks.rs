@@ -2,8 +2,10 @@
 //! DHCP, guests that are plugged in, repairs, and commands that are killed half-way.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
-use tests::world::World;
+use std::time::{Duration, Instant};
+use tests::world::{Neighbour, World};
 
 /// Where a start and an end may be killed, in the order of their steps.
 const START: &[&str] = &["recorded", "bridge-made", "rules-made", "served"];
@@ -59,6 +61,21 @@ fn there(world: &World) -> [bool; 3] {
         world.run("nft list tables").contains("vm_virbr0"),
         serves,
     ]
+}
+
+/// The process of the network's server.
+fn server(world: &World) -> String {
+    let uuid = world.ok(&["-q", "net-uuid", "default"]);
+    let path = format!("store/run/vm/networks/{}/dnsmasq.pid", uuid.trim());
+    let pid = fs::read_to_string(world.path(&path)).expect("a server");
+    pid.trim().to_string()
+}
+
+/// What `vm` says on standard error while it succeeds.
+fn told(world: &World, arguments: &[&str]) -> String {
+    let output = world.vm(arguments);
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// Nothing of a network is left, not even a record.
@@ -270,4 +287,268 @@ fn interrupted_starts_and_ends_leave_nothing() {
     world.ok(&["net-start", "default"]);
     assert_eq!(there(&world), [true; 3]);
     world.ok(&["net-destroy", "default"]);
+}
+
+#[test]
+fn a_server_that_dies_is_told_and_put_back() {
+    let Some(world) = world() else { return };
+    world.ok(&["net-start", "default"]);
+    let first = server(&world);
+    world.run(&format!("kill -KILL {first}"));
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while there(&world)[2] {
+        assert!(Instant::now() < deadline, "it does not die");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let gone = "network 'default': its DHCP and DNS server is gone";
+    for words in [&["net-list"][..], &["net-info", "default"]] {
+        let said = told(&world, words);
+        assert!(said.contains(gone), "{words:?}: {said}");
+        assert!(said.contains("vm net-start default"), "{words:?}: {said}");
+    }
+    let facts = world.ok(&["--format", "json", "net-info", "default"]);
+    assert!(facts.contains("its DHCP and DNS server is gone"), "{facts}");
+    let said = world.ok(&["net-start", "default"]);
+    assert!(said.contains("Network default repaired"), "{said}");
+    assert_eq!(there(&world), [true; 3]);
+    assert_ne!(server(&world), first);
+    assert_eq!(told(&world, &["net-info", "default"]), "");
+    world.ok(&["net-destroy", "default"]);
+    nothing_is_left(&world, "after its end");
+}
+
+/// What a network without a definition remembers goes with it, whenever its end is interrupted.
+#[test]
+fn a_transient_networks_leases_go_with_it() {
+    let Some(world) = world() else { return };
+    let path = world.path("passing.xml");
+    let text = "<network><name>passing</name><bridge name='virbr9'/><ip address='10.79.0.1' prefix='24'>\
+                <dhcp><range start='10.79.0.2' end='10.79.0.9'/></dhcp></ip></network>";
+    fs::write(&path, text).expect("a definition");
+    let file = path.display().to_string();
+    for step in DESTROY {
+        world.ok(&["net-create", &file]);
+        let uuid = world.ok(&["-q", "net-uuid", "passing"]);
+        let leases = format!("store/var/lib/vm/networks/{}.leases", uuid.trim());
+        let leases = world.path(&leases);
+        fs::write(&leases, "").expect("leases");
+        let mut command = world.command(&["net-destroy", "passing"]);
+        command.env("VM_FAULT", format!("net-destroy.{step}"));
+        assert_eq!(command.output().expect("vm").status.code(), None, "{step}");
+        // Any command that changes something.
+        world.ok(&["net-start", "default"]);
+        world.ok(&["net-destroy", "default"]);
+        assert!(!leases.exists(), "{step}");
+        assert!(!world.run("ip -o link").contains("virbr9"), "{step}");
+    }
+}
+
+/// A started network of this mode, and a guest that is plugged in.
+fn plugged_in(world: &World, mode: &str) -> Neighbour {
+    let forward = match mode {
+        "isolated" => String::new(),
+        mode => format!("<forward mode='{mode}'/>"),
+    };
+    let text = format!(
+        "<network><name>{mode}</name>{forward}<bridge name='br-{mode}' stp='off' delay='0'/>\
+         <dns enable='no'/><ip address='10.77.0.1' prefix='24'/>\
+         <ip family='ipv6' address='fd77::1' prefix='64'/></network>"
+    );
+    let path = world.path("mode.xml");
+    fs::write(&path, text).expect("a definition");
+    world.ok(&["net-create", &path.display().to_string()]);
+    let guest = world.neighbour("guest");
+    world.run(&format!("ip link set guest master br-{mode}"));
+    for line in [
+        "ip addr add 10.77.0.2/24 dev eth0",
+        "ip route add default via 10.77.0.1",
+        "ip -6 addr add fd77::2/64 dev eth0 nodad",
+        "ip -6 route add default via fd77::1",
+    ] {
+        guest.run(line);
+    }
+    guest
+}
+
+/// Another host on the other side, which knows the way back.
+fn outside(world: &World) -> Neighbour {
+    let outside = world.neighbour("cable");
+    world.run("ip addr add 10.88.0.1/24 dev cable");
+    world.run("ip -6 addr add fd88::1/64 dev cable nodad");
+    for line in [
+        "ip addr add 10.88.0.2/24 dev eth0",
+        "ip route add default via 10.88.0.1",
+        "ip -6 addr add fd88::2/64 dev eth0 nodad",
+        "ip -6 route add default via fd88::1",
+    ] {
+        outside.run(line);
+    }
+    outside
+}
+
+#[test]
+fn routed_and_open_networks_forward_and_isolated_ones_do_not() {
+    let Some(world) = world() else { return };
+    if !here("busybox") || !fs::exists("/proc/net/if_inet6").unwrap_or(false) {
+        println!("skipped: no busybox, or no IPv6");
+        return;
+    }
+    let outside = outside(&world);
+    for mode in ["route", "open", "isolated"] {
+        let guest = plugged_in(&world, mode);
+        assert!(guest.reaches("10.77.0.1", 30), "{mode}: the host");
+        assert!(guest.reaches("fd77::1", 30), "{mode}: the host");
+        // A host that forwards nothing would make an isolated network look right.
+        assert_eq!(world.run("cat /proc/sys/net/ipv4/ip_forward").trim(), "1");
+        let (forwards, times) = if mode == "isolated" {
+            (false, 2)
+        } else {
+            (true, 30)
+        };
+        for address in ["10.88.0.2", "fd88::2"] {
+            assert_eq!(guest.reaches(address, times), forwards, "{mode}: {address}");
+        }
+        for address in ["10.77.0.2", "fd77::2"] {
+            assert_eq!(
+                outside.reaches(address, times),
+                forwards,
+                "{mode}: {address}"
+            );
+        }
+        world.ok(&["net-destroy", mode]);
+    }
+}
+
+/// A router's advertisement made the host's way out, and forwarding would take it away.
+#[test]
+fn ipv6_forwarding_is_not_switched_on_where_it_loses_the_way_out() {
+    let Some(world) = world() else { return };
+    if !fs::exists("/proc/net/if_inet6").unwrap_or(false) {
+        println!("skipped: no IPv6");
+        return;
+    }
+    let _router = world.neighbour("cable");
+    world.run("ip -6 route add default via fe80::1 dev cable proto ra");
+    let accept = "/proc/sys/net/ipv6/conf/cable/accept_ra";
+    let set = |value: &str| {
+        let mut shell = world.program("sh");
+        shell.args(["-c", &format!("echo {value} > {accept}")]);
+        assert!(shell.status().expect("a shell").success());
+    };
+    let forwarding = || world.run("cat /proc/sys/net/ipv6/conf/all/forwarding");
+    let path = world.path("six.xml");
+    let text = "<network><name>six</name><forward mode='route'/><bridge name='virbr6'/><dns enable='no'/>\
+                <ip family='ipv6' address='fd66::1' prefix='64'/></network>";
+    fs::write(&path, text).expect("a definition");
+    let file = path.display().to_string();
+    set("1");
+    let errors = world.fails(&["net-create", &file]);
+    for words in [
+        "without accept_ra set to 2 is likely to cause routes loss",
+        "Interfaces to look at: cable",
+        accept,
+    ] {
+        assert!(errors.contains(words), "{words}: {errors}");
+    }
+    assert_eq!(forwarding().trim(), "0");
+    assert_eq!(world.run("cat /proc/sys/net/ipv4/ip_forward").trim(), "0");
+    assert!(!world.run("ip -o link").contains("virbr6"));
+    set("2");
+    world.ok(&["net-create", &file]);
+    assert_eq!(forwarding().trim(), "1");
+    world.ok(&["net-destroy", "six"]);
+}
+
+/// What is changed of a started network reaches the host, and what it cannot do leaves it as it was.
+#[test]
+fn a_started_network_goes_through_another_interface_when_it_is_told() {
+    let Some(world) = world() else { return };
+    world.ok(&["net-start", "default"]);
+    let serving = server(&world);
+    let rules = || world.run("nft list table inet vm_virbr0");
+    assert!(!rules().contains("\"eth7\""));
+    let update = |verb: &'static str, dev: &str| {
+        let entry = format!("<interface dev='{dev}'/>");
+        let words = ["net-update", "default", verb, "forward-interface"];
+        world.vm(&[&words[..], &[&entry, "--live"]].concat())
+    };
+    assert!(update("add", "eth7").status.success());
+    assert!(rules().contains("oifname \"eth7\""), "{}", rules());
+    let refused = update("add", "eth8");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        !refused.status.success() && said.contains("several interfaces"),
+        "{said}"
+    );
+    assert!(!rules().contains("eth8"));
+    assert!(update("delete", "eth7").status.success());
+    assert!(!rules().contains("eth7"));
+    let group = [
+        "net-update",
+        "default",
+        "add",
+        "portgroup",
+        "<portgroup name='web'/>",
+    ];
+    world.ok(&[&group[..], &["--live", "--config"]].concat());
+    // Nothing of this concerns the server.
+    assert_eq!(server(&world), serving);
+    let events = world.fails(&[
+        "net-update",
+        "default",
+        "add",
+        "bridge",
+        "<bridge name='x'/>",
+    ]);
+    assert!(
+        events.contains("can't update 'bridge' section of network 'default'"),
+        "{events}"
+    );
+    world.ok(&["net-destroy", "default"]);
+}
+
+#[test]
+fn starts_and_ends_of_networks_are_told() {
+    let Some(world) = world() else { return };
+    let mut listener = world
+        .command(&[
+            "net-event",
+            "--loop",
+            "--timeout",
+            "300",
+            "--format",
+            "json",
+        ])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("vm");
+    // It is known to watch when the kernel has its watches.
+    let watches = format!("/proc/{}/fd", listener.id());
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let watching = || {
+        let fds = fs::read_dir(&watches).into_iter().flatten().flatten();
+        let mut targets =
+            fds.filter_map(|fd| Some((fd.file_name(), fs::read_link(fd.path()).ok()?)));
+        targets.any(|(fd, to)| {
+            let info = watches.replace("/fd", "/fdinfo");
+            let info = fs::read_to_string(format!("{info}/{}", fd.to_string_lossy()));
+            to.to_string_lossy().contains("inotify") && info.is_ok_and(|i| i.contains("inotify wd"))
+        })
+    };
+    while !watching() {
+        assert!(Instant::now() < deadline, "it does not watch");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::thread::sleep(Duration::from_millis(200));
+    world.ok(&["net-start", "default"]);
+    world.ok(&["net-destroy", "default"]);
+    let mut lines = BufReader::new(listener.stdout.take().expect("its output")).lines();
+    for wanted in ["Started", "Stopped"] {
+        let line = lines.next().expect("an event").expect("a line");
+        for word in ["\"network\":\"default\"", "\"event\":\"lifecycle\"", wanted] {
+            assert!(line.contains(word), "{word}: {line}");
+        }
+    }
+    listener.kill().expect("it runs");
+    listener.wait().expect("it ends");
 }

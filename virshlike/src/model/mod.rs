@@ -36,6 +36,7 @@ pub use network::{
     network_of, network_xml,
 };
 pub use policy::{Autostart, NAMESPACE, Policy, Restart, RestartWhen};
+pub(crate) use schema::network_order;
 pub use schema::{domain_xml_reference, network_xml_reference};
 pub use tune::{CpuList, CpuTune, MemTune, NumaMode, NumaTune, Pinned, cpu_list, set_pin};
 pub(crate) use value::nearest;

@@ -148,17 +148,18 @@ impl Index {
     }
 
     /// Writes it anew with these entries, in ascending order of their names; `old` is where some of
-    /// their claims stand.
+    /// their claims stand. `looked` is the time of day when the look at them began: what had not
+    /// settled by then may have been written again since it was read.
     ///
     /// # Errors
     /// What the file system says; nothing depends on it.
-    pub fn write(path: &Path, old: &Self, entries: &[Entry]) -> Result<()> {
+    pub fn write(path: &Path, old: &Self, looked: Duration, entries: &[Entry]) -> Result<()> {
         if let Some(folder) = path.parent() {
             atomic::create_dir(folder, 0o700)?;
         }
         let mut text = format!("{HEAD}\n");
-        let now = now();
-        for entry in entries.iter().filter(|entry| entry.stamp.has_settled(now)) {
+        let settled = |entry: &&Entry| entry.stamp.has_settled(looked);
+        for entry in entries.iter().filter(settled) {
             let Stamp {
                 inode,
                 size,
@@ -237,7 +238,11 @@ mod tests {
             entry("web 01", stamp(1, (100, 7))),
             entry("web 02", stamp(4, (100, 7))),
         ];
-        Index::write(&path, &Index::default(), &entries).unwrap();
+        // One that was written just before the look is left out, however late the index is written.
+        let during = Duration::new(100, 50);
+        Index::write(&path, &Index::default(), during, &entries).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{HEAD}\n"));
+        Index::write(&path, &Index::default(), now(), &entries).unwrap();
         let take = |name, stamp| Index::read(&path).take(name, stamp);
         assert_eq!(take("web 01", stamp(1, (100, 8))), None);
         assert_eq!(take("web 01", stamp(3, (100, 7))), None);
@@ -258,7 +263,7 @@ mod tests {
         };
         let old = Index::read(&path);
         let second = dir.path().join("run/second");
-        Index::write(&second, &old, &[kept]).unwrap();
+        Index::write(&second, &old, now(), &[kept]).unwrap();
         let mut index = Index::read(&second);
         let (_, found) = index.take("web 01", stamp(1, (100, 7))).unwrap();
         assert_eq!(index.claims(&found).collect::<Vec<_>>(), claims);

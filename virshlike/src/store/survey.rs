@@ -7,6 +7,7 @@ use super::scan::{self, Identity};
 use super::{MAX_DEFINITION, Store};
 use crate::error::Result;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use uuid::Uuid;
 
 /// What a look at every definition found.
@@ -14,6 +15,8 @@ use uuid::Uuid;
 pub struct Survey {
     index: Index,
     entries: Vec<Entry>,
+    /// The time of day, since the Unix epoch, before the first file was looked at.
+    looked: Duration,
     /// Files that had to be read.
     pub(super) opened: usize,
     /// Those of them that belong into the index.
@@ -54,14 +57,15 @@ impl Store {
         let Some(folder) = self.folder()? else {
             return Ok(Survey::default());
         };
+        let looked = index::now();
         let Listing { names, leftovers } = self.names_in(&folder)?;
         let mut survey = Survey {
             leftovers,
+            looked,
             index: Index::read(&self.layout.index()),
             entries: Vec::with_capacity(names.len()),
             ..Survey::default()
         };
-        let now = index::now();
         let mut file = String::new();
         for name in names {
             file.clear();
@@ -81,7 +85,7 @@ impl Store {
                 }),
                 None => {
                     survey.opened += 1;
-                    survey.missing += usize::from(stamp.has_settled(now));
+                    survey.missing += usize::from(stamp.has_settled(looked));
                     read_entry(&folder, &file, name, stamp)
                 }
             };
@@ -97,9 +101,14 @@ impl Store {
             return;
         }
         // Nothing depends on the index.
-        let _ = self
-            .survey()
-            .and_then(|survey| Index::write(&self.layout.index(), &survey.index, &survey.entries));
+        let _ = self.survey().and_then(|found| {
+            Index::write(
+                &self.layout.index(),
+                &found.index,
+                found.looked,
+                &found.entries,
+            )
+        });
         self.missing.store(0, Ordering::Relaxed);
     }
 }

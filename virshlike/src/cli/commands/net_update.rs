@@ -6,10 +6,10 @@ use crate::error::{Error, Kind, Result};
 use crate::manager::network::update::{Change, Command, Section};
 use std::path::Path;
 
-/// Change single entries of a network: reserved addresses, ranges, names
+/// Change single entries of a network: reserved addresses, ranges, names, port groups
 ///
 /// Without --live and --config an active network is changed until it ends, and the definition of one
-/// that is not active. The DHCP and DNS server is restarted; leases stay.
+/// that is not active. The DHCP and DNS server is restarted where it has to know; leases stay.
 #[derive(Debug, clap::Args)]
 pub struct NetUpdate {
     /// The network: name or UUID
@@ -17,8 +17,8 @@ pub struct NetUpdate {
     /// What is done: add, add-last, modify or delete
     #[arg(value_parser = parse_command)]
     command: Command,
-    /// What it is about: ip-dhcp-host, ip-dhcp-range, dns-host, dns-txt or dns-srv
-    #[arg(value_parser = parse_section)]
+    /// What it is about: ip-dhcp-host, ip-dhcp-range, dns-host, dns-txt, dns-srv, forward-interface or
+    /// portgroup
     section: Section,
     /// The entry as an XML element, or a file with it
     xml: String,
@@ -44,22 +44,6 @@ fn parse_command(word: &str) -> Result<Command, String> {
         "add-first" => Err("the order of entries has no meaning: use add-last".into()),
         _ => Err("it is one of add, add-last, modify, delete".into()),
     }
-}
-
-fn parse_section(word: &str) -> Result<Section, String> {
-    const ALL: [Section; 5] = [
-        Section::DhcpHost,
-        Section::DhcpRange,
-        Section::DnsHost,
-        Section::DnsTxt,
-        Section::DnsSrv,
-    ];
-    let found = ALL.into_iter().find(|section| section.as_str() == word);
-    found.ok_or_else(|| match word {
-        "bridge" | "domain" | "ip" | "forward" | "forward-interface" | "forward-pf"
-        | "portgroup" => "it cannot be changed so yet: use net-edit".into(),
-        _ => "it is one of ip-dhcp-host, ip-dhcp-range, dns-host, dns-txt, dns-srv".into(),
-    })
 }
 
 impl Verb for NetUpdate {

@@ -11,6 +11,7 @@
 mod define;
 pub mod leases;
 mod run;
+mod section;
 pub mod update;
 
 pub use run::{Plug, Raised};

@@ -8,7 +8,7 @@ use crate::runtime::network::link::Links;
 use crate::runtime::network::record::{self, NETWORK_RECORD_VERSION, NetworkRecord, Phase};
 use crate::runtime::network::{self as host, Fault, firewall};
 use crate::runtime::record::Port;
-use crate::store::{Lock, atomic, fault};
+use crate::store::{Lock, fault};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use uuid::Uuid;
@@ -49,7 +49,7 @@ impl Networks<'_> {
             };
             // Another command may have been faster.
             if dir.record().is_some_and(|now| now.phase != Phase::Active)
-                && let Err(error) = host::take_down(&record, &dir)
+                && let Err(error) = self.take_down(&record)
             {
                 tracing::warn!("network '{}' is left half: {error}", record.name);
             }
@@ -149,9 +149,15 @@ impl Networks<'_> {
         })
     }
 
+    /// Undoes a started network, or what there is of one.
+    fn take_down(&self, record: &NetworkRecord) -> Result<()> {
+        let leases = self.store.layout().leases(record.uuid);
+        host::take_down(record, &self.dir(record.uuid), &leases)
+    }
+
     /// Takes down what a failed start has made, and says so where that fails too.
     fn undo(&self, record: &NetworkRecord, error: Error) -> Error {
-        match host::take_down(record, &self.dir(record.uuid)) {
+        match self.take_down(record) {
             Ok(()) => error,
             Err(left) => error.cause(format!("and what was made is left: {left}")),
         }
@@ -229,10 +235,7 @@ impl Networks<'_> {
         };
         dir.write(&record)?;
         fault::point("net-destroy.recorded");
-        host::take_down(&record, &dir)?;
-        if record.transient {
-            atomic::remove(&self.store.layout().leases(found.uuid))?;
-        }
+        self.take_down(&record)?;
         self.manager
             .note(found.uuid, "net-destroy", &found.name, "");
         Ok(guests)
@@ -314,7 +317,7 @@ fn missing(mut error: Error) -> Error {
 }
 
 /// Parts that a definition may keep and that this build cannot do.
-fn refuse_kept(network: &Network) -> Result<()> {
+pub(super) fn refuse_kept(network: &Network) -> Result<()> {
     let kept = network.refusals_at_start();
     if kept.is_empty() {
         return Ok(());

@@ -1,11 +1,12 @@
 //! net-update: single entries of a network's definition, and of the network that was started with
 //! it. An entry is given as the XML element that it is.
 
+use super::run::refuse_kept;
+pub use super::section::Section;
 use super::{Checked, Found, Networks, check};
 use crate::error::{Error, Kind, Result};
 use crate::manager::definition::mistakes;
-use crate::model::Network;
-use crate::runtime::network::dnsmasq;
+use crate::model;
 use crate::xml::{Document, Edits, Element, NewElement, NodeId};
 use std::net::IpAddr;
 
@@ -18,50 +19,6 @@ pub enum Command {
     Modify,
     /// The one that it is about is removed.
     Delete,
-}
-
-/// Where entries stand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Section {
-    /// `<ip><dhcp><host>`
-    DhcpHost,
-    /// `<ip><dhcp><range>`
-    DhcpRange,
-    /// `<dns><host>`
-    DnsHost,
-    /// `<dns><txt>`
-    DnsTxt,
-    /// `<dns><srv>`
-    DnsSrv,
-}
-
-impl Section {
-    /// The element, and the attributes by which entries are known: one that is the same in both is
-    /// enough, unless `whole`.
-    fn facts(self) -> (&'static str, &'static [&'static str], bool) {
-        match self {
-            Self::DhcpHost => ("host", &["mac", "id", "name", "ip"], false),
-            Self::DhcpRange => ("range", &["start", "end"], true),
-            Self::DnsHost => ("host", &["ip"], true),
-            Self::DnsTxt => ("txt", &["name"], true),
-            Self::DnsSrv => ("srv", &["service", "protocol", "domain", "target"], true),
-        }
-    }
-
-    fn is_of_address(self) -> bool {
-        matches!(self, Self::DhcpHost | Self::DhcpRange)
-    }
-
-    /// The word on the command line.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::DhcpHost => "ip-dhcp-host",
-            Self::DhcpRange => "ip-dhcp-range",
-            Self::DnsHost => "dns-host",
-            Self::DnsTxt => "dns-txt",
-            Self::DnsSrv => "dns-srv",
-        }
-    }
 }
 
 /// A change of one entry.
@@ -91,6 +48,7 @@ impl Networks<'_> {
         live: bool,
         config: bool,
     ) -> Result<()> {
+        change.section.refuse_fixed(&found.name)?;
         self.sweep();
         let _network = self.lock(found.uuid, &found.name)?;
         let record = self.active(found.uuid);
@@ -107,7 +65,7 @@ impl Networks<'_> {
         let running = live
             .then(|| changed(&self.current(&found)?, change))
             .transpose()?;
-        // The server first: it is the one that may refuse.
+        // The host first: it is the one that may refuse.
         if let Some(running) = running {
             self.serve(&found, &running)?;
         }
@@ -125,27 +83,21 @@ impl Networks<'_> {
         Ok(())
     }
 
-    /// Gives the server other settings; the old ones when it does not take them.
+    /// Gives the host other rules and the server other settings; the old ones when they are refused.
     fn serve(&self, found: &Found, new: &Checked) -> Result<()> {
         let Some(record) = &found.record else {
             return Ok(());
         };
-        let dir = self.dir(found.uuid);
-        let leases = self.store.layout().leases(found.uuid);
-        let restart = |network: &Network| {
-            dnsmasq::stop(dir.path());
-            match dnsmasq::is_needed(network) {
-                true => dnsmasq::start(network, record, dir.path(), &leases),
-                false => Ok(()),
-            }
-        };
+        refuse_kept(&new.model)?;
         let old = self.current(found)?;
-        if let Err(error) = restart(&new.model) {
+        let before = self.plan(&old.model, record);
+        let after = self.plan(&new.model, record);
+        if let Err(error) = after.take_over(&before) {
             // What it says the second time is told by its not serving.
-            let _ = restart(&old.model);
+            let _ = before.take_over(&after);
             return Err(error);
         }
-        dir.write_live(new.document.as_str())
+        self.dir(found.uuid).write_live(new.document.as_str())
     }
 }
 
@@ -167,6 +119,9 @@ fn changed(checked: &Checked, change: Change<'_>) -> Result<Checked> {
         )
         .hint(format!("it takes an element <{name} .../>")));
     }
+    if change.command == Command::Modify {
+        change.section.refuse_modify()?;
+    }
     let mut edits = Edits::new();
     edit(&document, root, change, &mut edits)?;
     document.apply(edits).map_err(|found| mistakes(&found))?;
@@ -187,11 +142,23 @@ fn holder<'a>(
     change: Change<'_>,
 ) -> Result<Holder<'a>> {
     let root = document.root();
-    if !change.section.is_of_address() {
-        return Ok(match root.child("dns") {
-            Some(dns) => Holder::There(dns),
-            None => Holder::Missing(root.id(), "dns"),
-        });
+    match change.section.path() {
+        "" => return Ok(Holder::There(root)),
+        "dns" => {
+            return Ok(match root.child("dns") {
+                Some(dns) => Holder::There(dns),
+                None => Holder::Missing(root.id(), "dns"),
+            });
+        }
+        "forward" => {
+            let forward = root.child("forward").map(Holder::There);
+            return forward.ok_or_else(|| {
+                Error::invalid_operation(
+                    "the network has no <forward>: it goes through no interface",
+                )
+            });
+        }
+        _ => {}
     }
     let address = ["ip", "start"].iter().find_map(|name| entry.value(name));
     let v6 = matches!(address.map(str::parse::<IpAddr>), Some(Ok(IpAddr::V6(_))))
@@ -231,30 +198,46 @@ fn edit(
     let new = || NewElement::verbatim(name, entry.source());
     let section = change.section.as_str();
     let holder = holder(document, entry, change)?;
+    let path = change.section.path();
+    let order = model::network_order(path);
+    let around = model::network_order(path.rsplit_once('/').map_or("", |(around, _)| around));
     let same = match &holder {
         Holder::There(parent) => parent
             .children_named(name)
             .find(|old| is_same(*old, entry, change)),
         Holder::Missing(..) => None,
     };
+    let exists = |what: String| {
+        let message = format!("there is an existing entry of {section} that matches it");
+        let hint = "change it with 'modify', or remove it with 'delete' first";
+        Err(Error::new(Kind::Exists, message).cause(what).hint(hint))
+    };
+    if let Some(forward) = named(&holder, entry, change.section) {
+        if change.command == Command::Add {
+            return exists(format!(
+                "<forward dev='{}'>",
+                forward.value("dev").unwrap_or_default()
+            ));
+        }
+        edits.remove_attribute(forward.id(), "dev");
+        if let Some(old) = same {
+            edits.remove(old.id());
+        }
+        return Ok(());
+    }
     match (change.command, same, holder) {
-        (Command::Add, Some(old), _) => Err(Error::new(
-            Kind::Exists,
-            format!("there is an existing entry of {section} that matches it"),
-        )
-        .cause(old.source().to_string())
-        .hint("change it with 'modify', or remove it with 'delete' first")),
+        (Command::Add, Some(old), _) => exists(old.source().to_string()),
         (Command::Add, None, Holder::There(parent)) => {
-            edits.insert(parent.id(), new(), ORDER);
+            edits.insert(parent.id(), new(), order);
             Ok(())
         }
         (Command::Add, None, Holder::Missing(parent, element)) => {
-            edits.insert(parent, NewElement::new(element).child(new()), ORDER);
+            edits.insert(parent, NewElement::new(element).child(new()), around);
             Ok(())
         }
         (Command::Modify, Some(old), Holder::There(parent)) => {
             edits.remove(old.id());
-            edits.insert(parent.id(), new(), ORDER);
+            edits.insert(parent.id(), new(), order);
             Ok(())
         }
         (Command::Delete, Some(old), _) => {
@@ -269,29 +252,16 @@ fn edit(
     }
 }
 
-/// libvirt's order, as far as an entry or its holder has to find its place.
-const ORDER: &[&str] = &[
-    "name",
-    "uuid",
-    "title",
-    "description",
-    "metadata",
-    "forward",
-    "bridge",
-    "mtu",
-    "mac",
-    "domain",
-    "dns",
-    "ip",
-    "forwarder",
-    "txt",
-    "srv",
-    "tftp",
-    "dhcp",
-    "range",
-    "host",
-    "bootp",
-];
+/// The `<forward dev=...>` that names the interface of an entry: it stands for an entry too.
+fn named<'a>(holder: &Holder<'a>, entry: Element<'_>, section: Section) -> Option<Element<'a>> {
+    match holder {
+        Holder::There(forward) if section == Section::ForwardInterface => {
+            let dev = forward.value("dev");
+            (dev.is_some() && dev == entry.value("dev")).then_some(*forward)
+        }
+        _ => None,
+    }
+}
 
 /// Whether an entry is about the one that is there.
 fn is_same(old: Element<'_>, new: Element<'_>, change: Change<'_>) -> bool {
@@ -357,6 +327,79 @@ mod tests {
             text.contains("<dns>") && text.find("<dns>") < text.find("<ip "),
             "{text}"
         );
+    }
+
+    #[test]
+    fn entries_find_libvirts_place_among_the_others() {
+        let group = "<portgroup name='web'/>";
+        let text = after(Command::Add, Section::PortGroup, group).unwrap();
+        assert!(
+            text.ends_with(&format!("</ip>\n  {group}\n</network>\n")),
+            "{text}"
+        );
+        let range = "<range start='10.0.0.7' end='10.0.0.8'/>";
+        let text = after(Command::Add, Section::DhcpRange, range).unwrap();
+        assert!(text.find(range) < text.find("<host"), "{text}");
+    }
+
+    #[test]
+    fn interfaces_are_those_of_forward() {
+        let section = Section::ForwardInterface;
+        let dev = |name: &str| format!("<interface dev='{name}'/>");
+        let error = after(Command::Add, section, &dev("eth0")).unwrap_err();
+        assert!(error.message.contains("no <forward>"), "{error}");
+        let net = NET.replace("  <ip", "  <forward mode='nat' dev='eth0'/>\n  <ip");
+        let changed = |net: &str, command, name: &str| {
+            let checked = check(net, "n.xml").unwrap();
+            let xml = dev(name);
+            let change = Change {
+                command,
+                section,
+                xml: &xml,
+                parent: None,
+            };
+            changed(&checked, change).map(|checked| checked.document.text())
+        };
+        let bare = changed(&net, Command::Delete, "eth0").unwrap();
+        assert!(bare.contains("<forward mode='nat'/>"), "{bare}");
+        let added = changed(&bare, Command::Add, "eth0").unwrap();
+        assert!(added.contains(&dev("eth0")), "{added}");
+        for known in [&net, &added] {
+            let error = changed(known, Command::Add, "eth0").unwrap_err();
+            assert_eq!(error.kind, Kind::Exists);
+            assert!(changed(known, Command::Modify, "eth0").is_err());
+        }
+        let removed = changed(&added, Command::Delete, "eth0").unwrap();
+        assert!(!removed.contains("eth0"), "{removed}");
+    }
+
+    #[test]
+    fn every_section_of_virsh_is_known_and_some_never_change() {
+        for word in [
+            "bridge",
+            "domain",
+            "ip",
+            "forward",
+            "forward-pf",
+            "ip-dhcp-host",
+            "ip-dhcp-range",
+            "forward-interface",
+            "portgroup",
+            "dns-host",
+            "dns-txt",
+            "dns-srv",
+        ] {
+            let section: Section = word.parse().unwrap();
+            assert_eq!(section.as_str(), word);
+            let refused = section.refuse_fixed("n").is_err();
+            assert_eq!(refused, matches!(section, Section::Fixed(_)), "{word}");
+        }
+        let refused = Section::Fixed(4).refuse_fixed("n").unwrap_err();
+        assert_eq!(
+            refused.causes,
+            ["can't update 'forward pf' section of network 'n'"]
+        );
+        assert!("nonsense".parse::<Section>().is_err());
     }
 
     #[test]

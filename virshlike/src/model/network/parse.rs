@@ -67,7 +67,43 @@ fn read(root: Element<'_>, findings: &mut Findings<'_>) -> Network {
         kept: Diagnostics::new(),
     };
     agree(root, &network, findings);
+    port_groups(root, findings);
     network
+}
+
+/// As libvirt: a port group has a name of its own, and one at most is the default.
+fn port_groups(root: Element<'_>, findings: &mut Findings<'_>) {
+    let mut names = BTreeSet::new();
+    let mut default = None;
+    for group in root.children_named("portgroup") {
+        let name = group.value("name").unwrap_or_default();
+        if name.is_empty() {
+            findings.error_with_hint(
+                group.position(),
+                "<portgroup> has no name",
+                "add name='...'",
+            );
+        } else if !names.insert(name) {
+            findings.error_with_hint(
+                group.position(),
+                format!("the port group '{}' is there twice", shown(name)),
+                "remove one of them, or choose another name",
+            );
+        }
+        if group.value("default") != Some("yes") {
+            continue;
+        }
+        if let Some(first) = default.replace(name) {
+            findings.error_with_hint(
+                group.position(),
+                format!(
+                    "a different port group, '{}', is the default already",
+                    shown(first)
+                ),
+                "only one default is allowed",
+            );
+        }
+    }
 }
 
 /// What must fit together.

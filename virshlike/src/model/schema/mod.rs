@@ -181,7 +181,7 @@ pub(super) fn order(path: &str) -> &'static [&'static str] {
 }
 
 /// The same below the network.
-pub(super) fn network_order(path: &str) -> &'static [&'static str] {
+pub(crate) fn network_order(path: &str) -> &'static [&'static str] {
     order_in(&NETWORK, path)
 }
 

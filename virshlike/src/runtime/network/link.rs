@@ -17,7 +17,7 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 
@@ -301,6 +301,37 @@ impl Links {
             IpAddr::V6(address) => !address.is_unicast_link_local() && !address.is_multicast(),
             IpAddr::V4(address) => !address.is_multicast(),
         });
+        Ok(found)
+    }
+
+    /// The interfaces through which a default route goes that a router's advertisement made, by number.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn advertised_defaults(&self) -> Result<BTreeSet<u32>> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet6;
+        let answers = self
+            .ask(RouteNetlinkMessage::GetRoute(message), NLM_F_DUMP)
+            .map_err(|error| failed("list the host's routes", &error))?;
+        let mut found = BTreeSet::new();
+        for answer in answers {
+            let RouteNetlinkMessage::NewRoute(route) = answer else {
+                continue;
+            };
+            let header = &route.header;
+            if header.protocol == RouteProtocol::Ra && header.destination_prefix_length == 0 {
+                for attribute in &route.attributes {
+                    match attribute {
+                        RouteAttribute::Oif(index) => found.extend([*index]),
+                        RouteAttribute::MultiPath(hops) => {
+                            found.extend(hops.iter().map(|hop| hop.interface_index));
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
         Ok(found)
     }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! start:    record (starting) -> forwarding -> bridge and addresses -> rules -> server -> record (active)
-//! destroy:  record (stopping) -> server -> rules -> bridge -> record gone
+//! destroy:  record (stopping) -> server -> leases, of a transient one -> rules -> bridge -> record gone
 //! ```
 //!
 //! Each step is done where it is missing and undone where it is there, so that an interrupted start or
@@ -12,6 +12,7 @@
 
 pub mod dnsmasq;
 pub mod firewall;
+mod forwarding;
 pub mod link;
 pub mod record;
 
@@ -19,7 +20,7 @@ pub use record::{NetworkDir, NetworkRecord, Phase};
 
 use crate::error::{Error, Kind, Result};
 use crate::model::{ForwardMode, MacAddress, Network};
-use crate::store::fault;
+use crate::store::{atomic, fault};
 use link::{BridgePlan, Links};
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
@@ -181,10 +182,7 @@ impl Plan<'_> {
         }
         if self.network.forward.mode.forwards() {
             let v6 = self.network.subnets.iter().any(|s| s.address.is_ipv6());
-            told.extend(forward("ipv4/ip_forward", "IPv4")?);
-            if v6 {
-                told.extend(forward("ipv6/conf/all/forwarding", "IPv6")?);
-            }
+            told.extend(forwarding::switch_on(v6)?);
         }
         if missing.contains(&Fault::Bridge) {
             self.make_bridge()?;
@@ -203,6 +201,32 @@ impl Plan<'_> {
         }
         fault::point("net-start.served");
         Ok(told)
+    }
+
+    /// Makes the rules and the server of a started network those of another definition of it.
+    ///
+    /// # Errors
+    /// Rules or settings that are refused; some may then have changed already.
+    pub fn take_over(&self, old: &Plan<'_>) -> Result<()> {
+        let script = |plan: &Plan<'_>| firewall::script(plan.network, &plan.record.bridge);
+        if let Some(new) = script(self)
+            && script(old).as_ref() != Some(&new)
+        {
+            firewall::load(&new)?;
+        }
+        let dir = self.dir.path();
+        let settings = |plan: &Plan<'_>| {
+            let config = || dnsmasq::config(plan.network, plan.record, dir, &plan.leases);
+            dnsmasq::is_needed(plan.network).then(config)
+        };
+        if settings(self) == settings(old) {
+            return Ok(());
+        }
+        dnsmasq::stop(dir);
+        match dnsmasq::is_needed(self.network) {
+            true => dnsmasq::start(self.network, self.record, dir, &self.leases),
+            false => Ok(()),
+        }
     }
 
     fn make_bridge(&self) -> Result<()> {
@@ -228,15 +252,18 @@ impl Plan<'_> {
 }
 
 /// Undoes a started network, or what there is of one. Each step is tried, whatever became of the
-/// others.
+/// others. The `leases` of one that has no definition go with it.
 ///
 /// # Errors
 /// The first that failed.
-pub fn take_down(record: &NetworkRecord, dir: &NetworkDir) -> Result<()> {
+pub fn take_down(record: &NetworkRecord, dir: &NetworkDir, leases: &Path) -> Result<()> {
     dnsmasq::stop(dir.path());
     crate::runtime::cgroup::forget_network(&record.name);
     fault::point("net-destroy.server-gone");
-    let mut result = Ok(());
+    let mut result = match record.transient {
+        true => atomic::remove(leases),
+        false => Ok(()),
+    };
     if record.mac.is_some() {
         let table = firewall::table(&record.bridge);
         // Whoever has the bridge has the rules that are named after it. Without rules there is no need of
@@ -245,7 +272,7 @@ pub fn take_down(record: &NetworkRecord, dir: &NetworkDir) -> Result<()> {
             && !is_taken(record)
             && firewall::tables().is_none_or(|known| known.contains(&table))
         {
-            result = firewall::remove(&table);
+            result = result.and(firewall::remove(&table));
         }
         fault::point("net-destroy.rules-gone");
         result = result.and(remove_bridge(record));
@@ -273,23 +300,6 @@ fn remove_bridge(record: &NetworkRecord) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// Switches the forwarding of packets on, and says so where it was off.
-fn forward(file: &str, family: &str) -> Result<Option<String>> {
-    let path = Path::new("/proc/sys/net").join(file);
-    let now = fs::read_to_string(&path).unwrap_or_default();
-    if now.trim() != "0" {
-        return Ok(None);
-    }
-    fs::write(&path, "1").map_err(|error| {
-        Error::io("switch on forwarding in", &path, &error)
-            .hint("guests reach other networks only through a host that forwards")
-    })?;
-    Ok(Some(format!(
-        "this host did not forward {family} packets; it does now ({})",
-        path.display()
-    )))
 }
 
 /// As libvirt: a bridge without IPv6 addresses has no IPv6 at all, and none takes routes from guests.
