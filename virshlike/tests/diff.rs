@@ -38,3 +38,33 @@ fn a_running_domain_shows_what_its_next_start_changes() {
     );
     world.ok(&["destroy", "web"]);
 }
+
+/// One that an older release wrote, or an editor: the start that needs a balloon, a UUID or a place on
+/// the bus writes it down once.
+#[test]
+fn what_a_stored_definition_lacks_is_filled_in_by_its_start() {
+    let world = World::new();
+    let stored = world.store("etc/vm/domains/old.xml");
+    fs::create_dir_all(stored.parent().expect("a folder")).expect("a folder");
+    fs::write(&stored, world.xml("old", "")).expect("a definition");
+    assert!(
+        !world
+            .ok(&["dumpxml", "--inactive", "old"])
+            .contains("<memballoon")
+    );
+    world.ok(&["start", "old"]);
+    for words in [&["dumpxml", "old"][..], &["dumpxml", "--inactive", "old"]] {
+        let count = world.ok(&[words, &["--xpath", "count(//memballoon[address])"]].concat());
+        assert_eq!(count.trim(), "1", "{words:?}");
+    }
+    let text = fs::read_to_string(&stored).expect("a definition");
+    assert!(
+        text.contains("<uuid>") && text.contains("<memballoon"),
+        "{text}"
+    );
+    assert_eq!(world.ok(&["-q", "diff", "old"]), "");
+    world.ok(&["destroy", "old"]);
+    world.ok(&["start", "old"]);
+    assert_eq!(fs::read_to_string(&stored).expect("a definition"), text);
+    world.ok(&["destroy", "old"]);
+}

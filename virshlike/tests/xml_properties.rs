@@ -2,8 +2,11 @@
 //! has a place inside the document, and what is accepted stays what it is.
 
 use proptest::prelude::*;
-use virshlike::model::Domain;
+use virshlike::model::{Domain, Network};
 use virshlike::xml::Document;
+
+/// A network with one of everything.
+const NETWORK: &str = include_str!("../../tests/fuzz/src/network.xml");
 
 const VALID: &str = "<?xml version='1.0' encoding='UTF-8'?>
 <!-- by hand -->
@@ -157,6 +160,30 @@ fn check(text: &str) {
     virshlike::fuzz::domain_xml(text.as_bytes());
 }
 
+/// The same of a network.
+fn check_network(text: &str) {
+    virshlike::fuzz::network_xml_text(text.as_bytes());
+}
+
+/// A valid document, and what reads such.
+fn valid() -> impl Strategy<Value = (&'static str, fn(&str))> {
+    prop_oneof![
+        Just((VALID, check as fn(&str))),
+        Just((NETWORK, check_network as fn(&str))),
+    ]
+}
+
+/// Another word in one pair of quotes.
+fn revalued(text: &str, index: usize, word: &str) -> String {
+    let quoted: Vec<_> = text.match_indices('\'').collect();
+    let pair = index * 2 % (quoted.len() - 1);
+    format!(
+        "{}{word}{}",
+        &text[..=quoted[pair].0],
+        &text[quoted[pair + 1].0..]
+    )
+}
+
 /// Documents as big as they may be, made to be slow: this ends, and soon enough for a person to
 /// wait for it.
 #[test]
@@ -207,30 +234,42 @@ fn big_documents_are_read_in_linear_time() {
 }
 
 #[test]
-fn the_valid_one_is() {
+fn the_valid_ones_are() {
     let document = Document::parse(VALID, "t").unwrap_or_else(|errors| panic!("{errors}"));
     Domain::parse(&document).unwrap_or_else(|errors| panic!("{errors}"));
     check(VALID);
+    let document = Document::parse(NETWORK, "t").unwrap_or_else(|errors| panic!("{errors}"));
+    let (_, warnings) = Network::parse(&document).unwrap_or_else(|errors| panic!("{errors}"));
+    // Of all that it has only port groups have no effect.
+    assert_eq!(warnings.into_iter().count(), 1);
+    check_network(NETWORK);
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(768))]
 
     #[test]
-    fn changed_letters_never_panic(changes in proptest::collection::vec(change(), 1..4)) {
-        check(&mutate(VALID, &changes));
+    fn changed_letters_never_panic(
+        (text, check) in valid(),
+        changes in proptest::collection::vec(change(), 1..4),
+    ) {
+        check(&mutate(text, &changes));
     }
 
     #[test]
-    fn moved_lines_never_panic(lines in proptest::collection::vec((0..200usize, 0..200usize), 1..4)) {
-        check(&shuffle(VALID, &lines));
+    fn moved_lines_never_panic(
+        (text, check) in valid(),
+        lines in proptest::collection::vec((0..200usize, 0..200usize), 1..4),
+    ) {
+        check(&shuffle(text, &lines));
     }
 
     #[test]
-    fn changed_values_never_panic(index in 0..80usize, word in proptest::sample::select(WORDS)) {
-        let quoted: Vec<_> = VALID.match_indices('\'').collect();
-        let pair = index * 2 % (quoted.len() - 1);
-        let text = format!("{}{word}{}", &VALID[..=quoted[pair].0], &VALID[quoted[pair + 1].0..]);
-        check(&text);
+    fn changed_values_never_panic(
+        (text, check) in valid(),
+        index in 0..80usize,
+        word in proptest::sample::select(WORDS),
+    ) {
+        check(&revalued(text, index, word));
     }
 }

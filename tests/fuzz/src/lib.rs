@@ -180,6 +180,20 @@ pub const TARGETS: &[Target] = &[
         200,
     ),
     target(
+        "network-xml",
+        "network definitions",
+        virshlike::fuzz::network_xml_text,
+        seeds::networks,
+        300,
+    ),
+    target(
+        "xpath",
+        "expressions of dumpxml --xpath",
+        virshlike::fuzz::xpath,
+        seeds::expressions,
+        1000,
+    ),
+    target(
         "qcow2-read",
         "qcow2 images, read",
         images::fuzz::open_and_read,

@@ -131,6 +131,23 @@ pub(crate) fn domains() -> Vec<Vec<u8>> {
     vec![include_bytes!("domain.xml").to_vec()]
 }
 
+/// Networks with one of everything, and the one that everybody has.
+pub(crate) fn networks() -> Vec<Vec<u8>> {
+    let default = include_bytes!("../../../virshlike/dist/default-network.xml");
+    vec![include_bytes!("network.xml").to_vec(), default.to_vec()]
+}
+
+/// XPath expressions.
+pub(crate) fn expressions() -> Vec<Vec<u8>> {
+    let all = [
+        "//c[@x='2' and position() < last()]/text() | /a/@b",
+        "count(//c) + sum(//@*) * 2 - -1 div .5 mod 3",
+        "concat(substring(name(//e:*), 1, 2), translate('ab', 'b', 'c'), string(true()))",
+        "(//c)[1]/following-sibling::node()/ancestor-or-self::*[not(self::a)]",
+    ];
+    all.map(|text| text.as_bytes().to_vec()).to_vec()
+}
+
 /// Small images of several shapes, with a place in front for a script.
 pub(crate) fn images() -> Vec<Vec<u8>> {
     let plain = CreateOptions {
