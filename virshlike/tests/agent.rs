@@ -5,6 +5,9 @@ mod common;
 
 use common::World;
 use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 const CHANNEL: &str = "<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel></devices>";
 
@@ -168,4 +171,134 @@ fn who_does_not_answer_is_told_within_the_deadline() {
     none.ok(&["destroy", "web01"]);
     let error = none.fails(&["domtime", "web01"]);
     assert!(error.contains("domain is not running"), "{error}");
+}
+
+/// QEMU's guest agent, as guests run it, with a copy of this host's settings for its own.
+struct RealAgent {
+    process: Child,
+    place: tempfile::TempDir,
+}
+
+impl RealAgent {
+    /// `None` where it is not installed, or may not have settings of its own.
+    fn start() -> Option<Self> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let usual = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+        let program = std::env::split_paths(&path)
+            .chain(usual)
+            .map(|folder| folder.join("qemu-ga"))
+            .find(|path| path.is_file());
+        let Some(program) = program else {
+            println!("skipped: no qemu-ga (package qemu-guest-agent)");
+            return None;
+        };
+        if !rustix::process::geteuid().is_root() {
+            println!("skipped: not root");
+            return None;
+        }
+        let place = tempfile::tempdir().expect("a folder");
+        let (etc, socket) = (place.path().join("etc"), place.path().join("agent"));
+        // What it changes is the copy: without that it is not started.
+        let script = format!(
+            "cp -a /etc {etc} && mount --bind {etc} /etc && exec {program} -m unix-listen -p {socket} -t {state}",
+            etc = etc.display(),
+            program = program.display(),
+            socket = socket.display(),
+            state = place.path().display(),
+        );
+        let process = Command::new("unshare")
+            .args(["--mount", "sh", "-c", &script])
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("unshare");
+        let mut agent = Self { process, place };
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !socket.exists() {
+            if agent.process.try_wait().expect("its state").is_some() {
+                println!("skipped: no right to a mount namespace");
+                return None;
+            }
+            assert!(Instant::now() < deadline, "it does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Some(agent)
+    }
+
+    /// What stands behind a user's name in its /etc/shadow.
+    fn secret(&self, user: &str) -> String {
+        secret(&self.place.path().join("etc/shadow"), user)
+    }
+}
+
+impl Drop for RealAgent {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn secret(path: &Path, user: &str) -> String {
+    let text = std::fs::read_to_string(path).expect("a file of passwords");
+    let line = text
+        .lines()
+        .find(|line| line.starts_with(&format!("{user}:")));
+    line.expect("the user")
+        .split(':')
+        .nth(1)
+        .expect("a field")
+        .to_string()
+}
+
+#[test]
+fn qemus_own_agent_is_understood() {
+    let Some(agent) = RealAgent::start() else {
+        return;
+    };
+    let socket = agent.place.path().join("agent");
+    let world = world(&format!("fake.agent={}", socket.display()), CHANNEL);
+    let info = world.ok(&[
+        "-q",
+        "qemu-agent-command",
+        "web01",
+        "{\"execute\":\"guest-info\"}",
+    ]);
+    assert!(info.contains("guest-get-osinfo"), "{info}");
+    let time = world.ok(&["-q", "domtime", "web01"]);
+    let seconds: u64 = time
+        .trim()
+        .trim_start_matches("Time: ")
+        .parse()
+        .expect("seconds");
+    assert!(seconds > 1_700_000_000, "{time}");
+    let name = rustix::system::uname();
+    let name = name.nodename().to_string_lossy().into_owned();
+    for source in ["agent", "any"] {
+        let told = world.ok(&["-q", "domhostname", "web01", "--source", source]);
+        assert_eq!(told.trim(), name);
+    }
+    let told = world.fails(&["domhostname", "web01", "--source", "lease"]);
+    assert!(told.contains("no hostname found"), "{told}");
+    let facts = world.ok(&[
+        "-q",
+        "guestinfo",
+        "web01",
+        "--os",
+        "--hostname",
+        "--timezone",
+    ]);
+    for word in ["os.kernel-release", "hostname", "timezone.offset"] {
+        assert!(facts.contains(word), "{word}: {facts}");
+    }
+    let cards = world.ok(&["-q", "domifaddr", "web01", "--source", "agent"]);
+    assert!(cards.contains("lo "), "{cards}");
+    world.ok(&["domfsinfo", "web01"]);
+    let before = (
+        agent.secret("nobody"),
+        secret(Path::new("/etc/shadow"), "nobody"),
+    );
+    world.ok(&["set-user-password", "web01", "nobody", "new-secret-1"]);
+    assert_ne!(agent.secret("nobody"), before.0);
+    assert_eq!(secret(Path::new("/etc/shadow"), "nobody"), before.1);
+    let refused = world.fails(&["set-user-password", "web01", "no-such-user", "new-secret-1"]);
+    assert!(!refused.is_empty());
 }

@@ -39,6 +39,8 @@ const PACKAGES: &[&str] = &[
     "dnsmasq-base",
     "nftables",
     "udhcpc",
+    // The agent that guests run.
+    "qemu-guest-agent",
     // The BIOS of guests without a kernel of their own, and a boot loader for their disks.
     "seabios",
     "grub-common",

@@ -4,7 +4,7 @@
 use super::agent;
 use super::agent::facts::{Address, Card};
 use super::{Domain, Manager};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::model;
 use crate::runtime::Guest;
 use std::collections::BTreeMap;
@@ -28,8 +28,9 @@ const NEIGHBOURS: &str = "/proc/net/arp";
 const COMPLETE: u32 = 0x2;
 
 impl Manager {
-    /// The cards of a running domain with their addresses. Without a source: its agent where it has
-    /// a channel for one, else this host's neighbours.
+    /// The cards of a running domain with their addresses. Without a source: who gave the addresses out,
+    /// where that is a network of ours and it did; else its agent where it has a channel for one, else
+    /// this host's neighbours.
     ///
     /// # Errors
     /// It is not running; as [`Manager::agent`]; no table of neighbours; leases that cannot be read.
@@ -40,6 +41,12 @@ impl Manager {
             let mut channels = model.channels.iter();
             channels.any(|channel| channel.name.as_deref() == Some(agent::CHANNEL))
         };
+        if source.is_none() {
+            let leased = self.leased_cards(&guest, &model)?;
+            if !leased.is_empty() {
+                return Ok(leased);
+            }
+        }
         match source {
             Some(Source::Lease) => self.leased_cards(&guest, &model),
             Some(Source::Agent) => self.guest_cards(domain),
@@ -65,6 +72,29 @@ impl Manager {
 }
 
 impl Manager {
+    /// What a running domain called itself when a network of ours gave it an address.
+    ///
+    /// # Errors
+    /// It is not running, or told none.
+    pub fn leased_hostname(&self, domain: &Domain) -> Result<String> {
+        let guest = self.running(domain)?;
+        let (_, model) = self.current_definition(domain, Some(&guest))?;
+        for card in &model.interfaces {
+            let (Some(mac), Some(port)) = (card.mac, guest.record.ports.get(&card.alias)) else {
+                continue;
+            };
+            let leases = self.networks().leases_of(port.network, &mac.to_string())?;
+            if let Some(name) = leases.into_iter().find_map(|lease| lease.hostname) {
+                return Ok(name);
+            }
+        }
+        Err(Error::new(
+            Kind::NotFound,
+            format!("no hostname found for domain '{}'", domain.name),
+        )
+        .cause("no network of ours was told one when it gave out an address"))
+    }
+
     /// The cards that are plugged into networks of ours, with the addresses that these gave them.
     fn leased_cards(&self, guest: &Guest, model: &model::Domain) -> Result<Vec<Card>> {
         let mut cards = Vec::new();

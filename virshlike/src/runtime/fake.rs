@@ -99,6 +99,9 @@ fn serve(spec: MachineSpec, mut ends: Ends) -> io::Result<EndReason> {
     let asked = |word: &str| cmdline.split_whitespace().any(|part| part == word);
     let (fail, vanish, deaf) = (asked("fake.fail"), asked("fake.vanish"), asked("fake.deaf"));
     let mute = asked("fake.mute");
+    let words = cmdline.split_whitespace();
+    let mut real = words.filter_map(|word| word.strip_prefix("fake.agent="));
+    let real = real.next().map(str::to_string);
     let run = if spec.host.start_paused {
         RunState::Running.hold(PauseReason::User)
     } else {
@@ -125,7 +128,9 @@ fn serve(spec: MachineSpec, mut ends: Ends) -> io::Result<EndReason> {
     let mut threads = vcpu_threads(&machine)?;
     if let Some(agent) = ends.agent.take() {
         let machine = Arc::clone(&machine);
-        threads.push(std::thread::spawn(move || machine.agent(&agent, mute)));
+        threads.push(std::thread::spawn(move || {
+            machine.agent(&agent, mute, real.as_deref())
+        }));
     }
     ends.control.set_nonblocking(true)?;
     if let Some(console) = &ends.console {
@@ -328,7 +333,7 @@ impl Machine {
     }
 
     /// The agent's clients, one after another.
-    fn agent(&self, listener: &UnixListener, mute: bool) {
+    fn agent(&self, listener: &UnixListener, mute: bool, real: Option<&str>) {
         let mut agent = agent::Agent::default();
         if listener.set_nonblocking(true).is_err() {
             return;
@@ -336,7 +341,10 @@ impl Machine {
         let over = || self.over.load(Ordering::SeqCst);
         while !over() {
             if !mute && let Ok((socket, _)) = listener.accept() {
-                agent.talk(&socket, over);
+                match real {
+                    Some(path) => agent::relay(&socket, path, over),
+                    None => agent.talk(&socket, over),
+                }
             }
             std::thread::sleep(TICK);
         }

@@ -8,7 +8,8 @@ use crate::manager::Source;
 /// List the addresses of a running domain's network cards
 ///
 /// The guest's agent knows all of them. A network of ours knows those that it gave out by DHCP, this
-/// host those IPv4 addresses that it has spoken with. Without --source the agent is asked where the domain has a channel for one, else this host.
+/// host those IPv4 addresses that it has spoken with. Without --source
+/// it is the networks, else the agent where the domain has a channel for one, else this host.
 #[derive(Debug, clap::Args)]
 pub struct Domifaddr {
     /// The domain: name, id or UUID

@@ -1,6 +1,7 @@
 //! The agent inside the fake guest: enough of QEMU's guest agent protocol to test who asks it.
 //!
-//! `fake.mute` on the kernel command line takes the channel and says nothing.
+//! `fake.mute` on the kernel command line takes the channel and says nothing; with `fake.agent=PATH` a
+//! real agent that listens on the socket at PATH answers.
 
 use serde_json::{Value, json};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -27,6 +28,32 @@ pub(super) fn channel_of(spec: &MachineSpec) -> Option<Fd> {
     match port.stream {
         PortStream::Socket { listener } => Some(listener),
         _ => None,
+    }
+}
+
+/// Passes on what a client and the agent that listens at `path` say to each other, until one of them
+/// leaves or `over` says so.
+pub(super) fn relay(client: &UnixStream, path: &str, over: impl Fn() -> bool) {
+    let Ok(agent) = UnixStream::connect(path) else {
+        return;
+    };
+    let mut bytes = [0; 4096];
+    while !over() {
+        for (mut from, mut to) in [(client, &agent), (&agent, client)] {
+            let waited = from.set_read_timeout(Some(Duration::from_millis(5)));
+            match waited.and_then(|()| from.read(&mut bytes)) {
+                Ok(count @ 1..) => {
+                    if to
+                        .write_all(bytes.get(..count).unwrap_or_default())
+                        .is_err()
+                    {
+                        return;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                _ => return,
+            }
+        }
     }
 }
 
