@@ -81,6 +81,7 @@ const COMMANDS: &[&[&str]] = &[
     &["nodecpustats"],
     &["nodememstats"],
     &["freecell"],
+    &["freepages", "--all"],
     &["maxvcpus"],
     &["nodecpumap"],
     &["cpu-models", "x86_64"],

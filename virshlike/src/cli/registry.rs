@@ -148,6 +148,7 @@ pub const ENTRIES: &[Entry] = &[
     Entry::of::<verb::vcpupin::Emulatorpin>(),
     Entry::of::<verb::event::Event>(),
     Entry::of::<verb::node_stats::Freecell>(),
+    Entry::of::<verb::freepages::Freepages>(),
     Entry::of::<verb::guestinfo::Guestinfo>(),
     Entry::of::<verb::guestvcpus::Guestvcpus>(),
     Entry::of::<verb::help::Help>(),

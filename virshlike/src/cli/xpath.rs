@@ -9,10 +9,7 @@ use std::fmt::Write as _;
 /// What is asked for.
 #[derive(Debug, clap::Args)]
 pub struct Part {
-    /// Only what this XPath 1.0 expression finds
-    ///
-    /// Elements are printed as they stand, an attribute as ` name="value"`, and the result of
-    /// count(...) or string(...) as it is.
+    /// Only what this XPath 1.0 expression finds, such as //target/@dev or 'count(//disk)'
     #[arg(long, value_name = "EXPRESSION")]
     xpath: Option<String>,
     /// Put the elements that --xpath finds into one element, <nodes>

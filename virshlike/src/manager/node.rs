@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 /// More numbers than any list of processors has.
 const MOST: u32 = 65_536;
 
+/// KiB of a page of x86-64.
+const PAGE_KIB: u64 = 4;
+
 /// Where the kernel's files are; another place in tests.
 #[derive(Debug, Clone)]
 pub struct Kernel {
@@ -34,6 +37,16 @@ pub struct Cell {
     pub cpus: Vec<Cpu>,
     /// Distances to all nodes, itself included, in the order of their numbers (ACPI's SLIT).
     pub distances: Vec<u32>,
+}
+
+/// The free pages of a NUMA node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FreePages {
+    /// Its number.
+    pub cell: u32,
+    /// Sizes of pages in KiB, ascending, and how many of that size are free. Those of the smallest size
+    /// are all of the free memory that is not set aside for larger ones.
+    pub pages: Vec<(u64, u64)>,
 }
 
 /// A processor that is online.
@@ -84,6 +97,44 @@ impl Kernel {
             cpus: self.online().iter().map(|id| self.cpu(*id)).collect(),
             distances: vec![10],
         }]
+    }
+
+    /// The free pages of each node.
+    pub fn free_pages(&self) -> Vec<FreePages> {
+        let nodes = parse_list(&self.read("sys/devices/system/node/online"));
+        if nodes.is_empty() {
+            return vec![self.free_pages_in(0, "proc/meminfo", "sys/kernel/mm/hugepages")];
+        }
+        let node = |id: u32| {
+            let folder = format!("sys/devices/system/node/node{id}");
+            self.free_pages_in(
+                id,
+                &format!("{folder}/meminfo"),
+                &format!("{folder}/hugepages"),
+            )
+        };
+        nodes.into_iter().map(node).collect()
+    }
+
+    fn free_pages_in(&self, cell: u32, memory: &str, huge: &str) -> FreePages {
+        let text = self.read(memory);
+        let free = text.lines().find_map(|line| {
+            let (_, rest) = line.split_once("MemFree:")?;
+            rest.split_whitespace().next()?.parse::<u64>().ok()
+        });
+        let mut pages = vec![(PAGE_KIB, free.unwrap_or(0) / PAGE_KIB)];
+        let sizes = fs::read_dir(self.root.join(huge)).into_iter().flatten();
+        for entry in sizes.flatten() {
+            let name = entry.file_name();
+            let size = name.to_str().and_then(|name| {
+                let size = name.strip_prefix("hugepages-")?.strip_suffix("kB")?;
+                size.parse::<u64>().ok()
+            });
+            let count = self.read(entry.path().join("free_hugepages"));
+            pages.extend(size.zip(count.trim().parse().ok()));
+        }
+        pages.sort_unstable();
+        FreePages { cell, pages }
     }
 
     fn cell(&self, id: u32) -> Cell {
@@ -261,6 +312,36 @@ mod tests {
         assert_eq!(cells[1].cpus[0].siblings, "2-3");
         let map = kernel.cpu_map();
         assert_eq!((map.present, map.online, map.map.as_str()), (4, 3, "0,2-3"));
+    }
+
+    #[test]
+    fn free_pages_of_each_size_are_counted_node_by_node() {
+        let node = "sys/devices/system/node/node1";
+        let (_dir, two) = kernel(&[
+            ("sys/devices/system/node/online", "0-1\n"),
+            (
+                &format!("{node}/meminfo"),
+                "Node 1 MemTotal: 900 kB\nNode 1 MemFree:  400 kB\n",
+            ),
+            (
+                &format!("{node}/hugepages/hugepages-2048kB/free_hugepages"),
+                "7\n",
+            ),
+            (
+                &format!("{node}/hugepages/hugepages-1048576kB/free_hugepages"),
+                "0\n",
+            ),
+            (&format!("{node}/hugepages/other"), "9\n"),
+        ]);
+        let page = PAGE_KIB;
+        let found = two.free_pages();
+        assert_eq!(found[0].pages, [(page, 0)]);
+        assert_eq!(
+            found[1].pages,
+            [(page, 400 / page), (2048, 7), (1_048_576, 0)]
+        );
+        let (_dir, one) = kernel(&[("proc/meminfo", "MemFree: 40 kB\n")]);
+        assert_eq!(one.free_pages()[0].pages, [(page, 40 / page)]);
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub struct Groups {
     pub interface: bool,
     /// Disks.
     pub block: bool,
+    /// I/O threads.
+    pub iothread: bool,
 }
 
 impl Groups {
@@ -38,6 +40,7 @@ impl Groups {
         vcpu: true,
         interface: true,
         block: true,
+        iothread: true,
     };
 }
 
@@ -114,6 +117,10 @@ impl Manager {
         }
         if groups.block {
             add_disks(&model, &counters, &mut figures);
+        }
+        // libvirt tells of them while they run.
+        if groups.iothread && guest.is_some() && !model.iothreads.is_empty() {
+            figures.push(("iothread.count".into(), model.iothreads.len().into()));
         }
         Ok(figures)
     }

@@ -20,6 +20,9 @@ pub struct Console {
     /// Only look
     #[arg(long, conflicts_with = "force")]
     view: bool,
+    /// Only where viewers do not disturb each other; that is always so
+    #[arg(long, hide = true)]
+    safe: bool,
     /// The character that leaves, such as '^]' or '^A'
     #[arg(short, long, value_name = "CHARACTER", default_value = "^]")]
     escape: Escape,

@@ -17,6 +17,9 @@ pub struct Create {
     /// Leave its virtual CPUs held until 'vm resume'
     #[arg(long)]
     paused: bool,
+    /// Only start what has no mistakes; that is always so
+    #[arg(long, hide = true)]
+    validate: bool,
 }
 
 impl Verb for Create {

@@ -1,7 +1,7 @@
 //! `vm domstats`
 
 use crate::cli::{Context, Group, Verb};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::manager::stats::{Figures, Groups};
 use crate::manager::{Domain, State, Summary};
 use serde::Serialize;
@@ -31,17 +31,49 @@ pub struct Domstats {
     /// Disks
     #[arg(long)]
     block: bool,
+    /// I/O threads
+    #[arg(long)]
+    iothread: bool,
+    #[command(flatten)]
+    absent: Absent,
     #[command(flatten)]
     only: Only,
     /// Accepted for virsh's sake: figures are never dressed up
     #[arg(long)]
     raw: bool,
-    /// Accepted for virsh's sake: what this build cannot tell is no group of it
+    /// Refuse groups of which this build tells nothing
     #[arg(long)]
     enforce: bool,
     /// Accepted for virsh's sake: nothing here waits for a job
     #[arg(long)]
     nowait: bool,
+}
+
+/// Groups of libvirt's of which this build tells nothing: without figures, refused with --enforce.
+#[derive(Debug, clap::Args)]
+#[allow(clippy::struct_excessive_bools)]
+struct Absent {
+    /// Accepted for virsh's sake: no figures of perf events
+    #[arg(long)]
+    perf: bool,
+    /// Accepted for virsh's sake: no figures of memory bandwidth
+    #[arg(long)]
+    memory: bool,
+    /// Accepted for virsh's sake: no figures of how fast memory is written
+    #[arg(long)]
+    dirtyrate: bool,
+}
+
+impl Absent {
+    fn words(&self) -> Vec<&'static str> {
+        let all = [
+            (self.perf, "--perf"),
+            (self.memory, "--memory"),
+            (self.dirtyrate, "--dirtyrate"),
+        ];
+        let given = all.into_iter().filter(|(given, _)| *given);
+        given.map(|(_, word)| word).collect()
+    }
 }
 
 /// Which domains, when none is named. Within a pair or the states one that fits is enough.
@@ -108,6 +140,11 @@ impl Verb for Domstats {
 
     fn run(self, context: &Context) -> Result<()> {
         let manager = context.manager()?;
+        let absent = self.absent.words();
+        if self.enforce && !absent.is_empty() {
+            let message = format!("this build has no figures of {}", absent.join(", "));
+            return Err(Error::new(Kind::Unsupported, message).hint("leave out --enforce"));
+        }
         let mut answers: Vec<(String, Figures)> = Vec::new();
         for domain in self.wanted(context)? {
             let figures = manager.figures(&domain, self.groups());
@@ -151,8 +188,9 @@ impl Domstats {
             vcpu: self.vcpu,
             interface: self.interface,
             block: self.block,
+            iothread: self.iothread,
         };
-        if groups == Groups::default() {
+        if groups == Groups::default() && self.absent.words().is_empty() {
             return Groups::ALL;
         }
         groups

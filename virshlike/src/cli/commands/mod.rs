@@ -44,6 +44,7 @@ pub mod dump;
 pub mod dumpxml;
 pub mod edit;
 pub mod event;
+pub mod freepages;
 pub mod guestinfo;
 pub mod guestvcpus;
 pub mod help;

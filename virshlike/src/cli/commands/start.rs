@@ -19,6 +19,9 @@ pub struct Start {
     /// Start with virtio in place of disks and network cards that are not built; the definition stays
     #[arg(long)]
     map_to_virtio: bool,
+    /// Without what was saved of it; a domain has no managed save here yet
+    #[arg(long, hide = true)]
+    force_boot: bool,
 }
 
 impl Verb for Start {

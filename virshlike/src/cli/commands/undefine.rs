@@ -28,6 +28,9 @@ pub struct Undefine {
     /// Also what is known of snapshots; a domain has none here yet
     #[arg(long, hide = true)]
     snapshots_metadata: bool,
+    /// Also what is known of checkpoints; a domain has none here yet
+    #[arg(long, hide = true)]
+    checkpoints_metadata: bool,
     /// Also firmware variables; a domain has none here yet
     #[arg(long, hide = true)]
     nvram: bool,
