@@ -194,15 +194,22 @@ impl FakeMachine {
     pub(crate) fn create(low: usize, pci: Origin<'_>) -> Result<Self, CreateError> {
         let ranges = [(GuestAddress(0), low), (GuestAddress(1 << 32), 1 << 20)];
         let memory = GuestMemory::from_ranges(&ranges).expect("memory");
-        Self::on(GuestMemoryHandle::new(memory), pci)
+        Self::on(GuestMemoryHandle::new(memory), pci, false)
+    }
+
+    /// As [`FakeMachine::new`], with firmware that will give PCI functions their places.
+    pub(crate) fn with_firmware(low: usize) -> Self {
+        let memory = GuestMemory::from_ranges(&[(GuestAddress(0), low)]).expect("memory");
+        let memory = GuestMemoryHandle::new(memory);
+        Self::on(memory, Origin::Fresh, true).expect("an empty machine")
     }
 
     /// A machine on existing RAM: the other side of a save and restore.
     pub(crate) fn with_memory(memory: GuestMemoryHandle, pci: Origin<'_>) -> Self {
-        Self::on(memory, pci).expect("an empty machine")
+        Self::on(memory, pci, false).expect("an empty machine")
     }
 
-    fn on(memory: GuestMemoryHandle, pci: Origin<'_>) -> Result<Self, CreateError> {
+    fn on(memory: GuestMemoryHandle, pci: Origin<'_>, firmware: bool) -> Result<Self, CreateError> {
         let (pio, mmio) = (Bus::new(), Bus::new());
         let requests = Arc::new(FakeRequests::default());
         let (msis, doorbells) = (Arc::default(), Arc::default());
@@ -210,7 +217,7 @@ impl FakeMachine {
             pio: pio.clone(),
             mmio: mmio.clone(),
             requests: requests.clone(),
-            firmware: false,
+            firmware,
         };
         let context = Context {
             memory: memory.clone(),

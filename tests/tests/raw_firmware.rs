@@ -27,6 +27,15 @@ fn expect(machine: &mut Machine, text: &str) {
     }
 }
 
+/// Saves the machine and ends its process.
+fn save(machine: &mut Machine, state: &Path) {
+    let saved = machine.save(state);
+    saved.unwrap_or_else(|error| panic!("{error}\n{}", machine.log()));
+    machine.request(Request::Quit).unwrap();
+    machine.wait().unwrap();
+    assert_eq!(machine.end().map(|end| end.reason), Some(EndReason::Saved));
+}
+
 /// Presses a key on the serial console; the boot sector ends the guest.
 fn quit(machine: &mut Machine) {
     let attach = Attach {
@@ -51,8 +60,14 @@ fn the_disk_that_comes_first_in_the_order_is_booted_and_booted_again() {
         .cpus(2)
         .disk(disk('A').adjust(|blk| blk.boot_index = Some(7)))
         .disk(disk('B').adjust(|blk| blk.boot_index = Some(3)));
+    let states = [0, 1].map(|number| folder.path().join(format!("state{number}")));
     let mut machine = builder.start().unwrap();
     expect(&mut machine, "SeaBIOS (version");
+    // In the middle of the firmware, of which another version is installed meanwhile: the guest goes
+    // on with its own, also after a reset.
+    save(&mut machine, &states[0]);
+    fs::write(&rom, vec![0; 128 << 10]).unwrap();
+    let mut machine = builder.clone().restore(&states[0]).start().unwrap();
     expect(&mut machine, "boot sector B");
     expect(&mut machine, "reboots");
     // By a triple fault, which starts the firmware from the beginning.
@@ -61,14 +76,8 @@ fn the_disk_that_comes_first_in_the_order_is_booted_and_booted_again() {
     expect(&mut machine, "came back");
     expect(&mut machine, "tick");
 
-    let state = folder.path().join("state");
-    machine.save(&state).unwrap();
-    machine.request(Request::Quit).unwrap();
-    machine.wait().unwrap();
-    assert_eq!(machine.end().map(|end| end.reason), Some(EndReason::Saved));
-    // Another version of the firmware is installed meanwhile: the guest goes on with its own.
-    fs::write(&rom, vec![0; 128 << 10]).unwrap();
-    let mut machine = builder.restore(&state).start().unwrap();
+    save(&mut machine, &states[1]);
+    let mut machine = builder.restore(&states[1]).start().unwrap();
     expect(&mut machine, "tick");
     machine.request(Request::Reset).unwrap();
     expect(&mut machine, "SeaBIOS (version");

@@ -3,11 +3,13 @@
 use super::config::{ConfigBuilder, Identity};
 use super::{BarPlan, ECAM_BASE, ECAM_SIZE, MMIO_END};
 use crate::device::Device;
+use crate::registry;
 use crate::state::{Origin, Saved};
 use crate::testing::FakeMachine;
+use crate::virtio::block;
 use proptest::prelude::*;
 use std::sync::atomic::Ordering;
-use vmm_api::spec::PciAddress;
+use vmm_api::spec::{DeviceKind, DeviceSpec, PciAddress, RootPortSpec};
 
 const HOST: PciAddress = PciAddress {
     bus: 0,
@@ -157,6 +159,73 @@ fn capabilities_form_a_list_and_full_files_refuse() {
     let mut builder = ConfigBuilder::endpoint(Identity::default());
     assert_eq!(builder.capability(1, &[0; 190], &[]), Some(0x40));
     assert_eq!(builder.capability(1, &[], &[]), None);
+}
+
+/// The register of a function through the ports, as firmware reaches it.
+fn select(machine: &FakeMachine, bus: u32, slot: u32, register: u32) {
+    let address = 0x8000_0000 | bus << 16 | slot << 11 | register;
+    assert!(machine.context.pio.write(0xcf8, &address.to_le_bytes()));
+}
+
+fn get(machine: &FakeMachine, (bus, slot, register): (u32, u32, u32)) -> u32 {
+    select(machine, bus, slot, register);
+    let mut data = [0; 4];
+    assert!(machine.context.pio.read(0xcfc, &mut data));
+    u32::from_le_bytes(data)
+}
+
+fn put(machine: &FakeMachine, (bus, slot, register): (u32, u32, u32), value: u32) {
+    select(machine, bus, slot, register);
+    assert!(machine.context.pio.write(0xcfc, &value.to_le_bytes()));
+}
+
+#[test]
+fn with_firmware_nothing_has_a_place_before_it_is_given_one() {
+    let machine = FakeMachine::with_firmware(0x1000);
+    let answers = |address: u64| machine.context.mmio.read(address, &mut [0; 4]);
+    let spec = DeviceSpec {
+        id: "pci.5".into(),
+        address: PciAddress::new(0, 2, 0),
+        kind: DeviceKind::PcieRootPort(RootPortSpec {
+            bus: 5,
+            port: 1,
+            chassis: 1,
+        }),
+    };
+    let port = registry::create(&spec, &machine.context, Origin::Fresh).expect("a port");
+    let address = PciAddress::new(5, 0, 0).expect("an address");
+    let disk = block::in_memory(address, 1 << 20, false, &machine.context).expect("a disk");
+    assert!(!answers(ECAM_BASE), "the ECAM");
+    assert_eq!(get(&machine, (0, 2, 0x18)), 0, "bus numbers");
+    assert_eq!(get(&machine, (5, 0, 0)), u32::MAX);
+
+    put(&machine, (0, 2, 0x18), 0x01_01_00);
+    assert_eq!(get(&machine, (1, 0, 0)), 0x1042_1af4);
+    assert_eq!(get(&machine, (1, 0, 4)) & 0xffff, 0, "decoding");
+    assert_eq!(
+        get(&machine, (1, 0, 0x10)),
+        4,
+        "a 64-bit BAR without an address"
+    );
+    put(&machine, (1, 0, 0x10), u32::MAX);
+    let size = !(get(&machine, (1, 0, 0x10)) & !0xf) + 1;
+    let base = 0xfe40_0000;
+    put(&machine, (1, 0, 0x10), base);
+    assert!(!answers(base.into()));
+    put(&machine, (1, 0, 4), 2);
+    assert!(answers(base.into()) && answers(u64::from(base + size - 4)));
+    put(&machine, (0, 0, 0x60), ECAM_BASE as u32 | 1);
+    assert!(answers(ECAM_BASE));
+
+    // A reset takes all of it back.
+    for device in [&disk, &port] {
+        device.pause();
+        device.reset();
+        device.resume();
+    }
+    machine.context.pci.reset();
+    assert!(!answers(base.into()) && !answers(ECAM_BASE));
+    assert_eq!(get(&machine, (1, 0, 0)), u32::MAX);
 }
 
 proptest! {

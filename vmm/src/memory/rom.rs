@@ -20,8 +20,8 @@ pub enum RomError {
     NotRegular(String),
     /// Its size is none that firmware has.
     #[error(
-        "firmware '{name}' has {size} bytes; an image has a multiple of {FIRMWARE_STEP} bytes, from that \
-         to {FIRMWARE_ROOM}"
+        "firmware '{name}' has {size} bytes; a BIOS has a multiple of {FIRMWARE_STEP}, at most \
+         {FIRMWARE_ROOM} (UEFI, which is larger, is not supported yet)"
     )]
     Size {
         /// The file.

@@ -198,7 +198,11 @@ fn iasl_reads_and_recompiles_every_table() {
         eprintln!("skipped: iasl (package acpica-tools) is not installed");
         return;
     }
-    for (machine, given) in machines() {
+    let mut firmware = Given::kernel(b"");
+    firmware.fw_cfg = true;
+    firmware.pvpanic = true;
+    let all = machines().into_iter().chain([("firmware", firmware)]);
+    for (machine, given) in all {
         let dir = tempfile::tempdir().expect("a temporary directory");
         for (name, table) in walk(&tables(&given)) {
             if name == "XSDT" {
