@@ -127,6 +127,37 @@ const DEFAULT: &str = include_str!("../../virshlike/dist/default-network.xml");
 const SETTLE: &str = "#!/bin/sh\\n[ $1 = bound ] || exit 0\\nip addr add $ip/24 dev $interface\\n\
                       ip route add default via $router\\n";
 
+/// A card without rights, with a port of the host that leads to the guest.
+const USER_CARD: &str = "<interface type='user'><mac address='52:54:00:77:07:04'/>\
+     <portForward proto='tcp'><range start='5004' to='5002'/></portForward>\
+     <backend type='passt'/></interface>";
+
+/// The second card gets its address from passt, which stands for the host: data goes both ways unharmed.
+fn over_passt(world: &World, console: &mut Console) {
+    console.shell("ip addr flush dev eth0; ip link set eth0 down; ip link set eth1 up");
+    let said = console.shell("udhcpc -i eth1 -n -q -t 60 -T 2 -s /tmp/settle 2>&1");
+    assert!(said.contains("192.168.122.1 obtained"), "{said}");
+    let numbers = "seq 1 200000";
+    let right = sum(world, &format!("{numbers} | md5sum"));
+    // The gateway's address is the host's own for what the guest sends.
+    let serve = format!("{numbers} | socat -u STDIN TCP-LISTEN:5001,reuseaddr");
+    let mut server = world
+        .program("sh")
+        .args(["-c", &serve])
+        .spawn()
+        .expect("sh");
+    sum(world, "until ss -ltn | grep -q :5001; do sleep 0.1; done");
+    let took = console.shell("nc 192.168.122.254 5001 | md5sum");
+    assert!(server.wait().expect("its end").success());
+    assert_eq!(took, right);
+    console.send(&format!("({numbers}) | nc -l -p 5002 &"));
+    console.shell("until netstat -ltn | grep -q :5002; do usleep 100000; done");
+    let gave = sum(world, "socat -u TCP:127.0.0.1:5004 STDOUT | md5sum");
+    assert_eq!(gave, right);
+    let counted = world.ok(&["domifstat", "web01", "52:54:00:77:07:04"]);
+    assert!(!counted.contains("rx_packets 0\n"), "{counted}");
+}
+
 #[test]
 fn a_stock_kernel_gets_its_address_from_the_default_network() {
     let variables = ["LAB_KERNEL", "LAB_INITRD"].map(|name| std::env::var(name).ok());
@@ -146,8 +177,10 @@ fn a_stock_kernel_gets_its_address_from_the_default_network() {
          <os><type arch='x86_64' machine='q35'>hvm</type><kernel>{kernel}</kernel>\
          <initrd>{initrd}</initrd><cmdline>console=ttyS0 quiet panic=-1 nokaslr</cmdline></os>\
          <devices><interface type='network'><mac address='52:54:00:77:07:03'/>\
-         <source network='default'/></interface><serial type='pty'/></devices></domain>"
+         <source network='default'/></interface>{USER_CARD}<serial type='pty'/></devices></domain>"
     ));
+    // passt shows its guest a host with a way out.
+    world.run("ip route add default via 192.168.122.254");
     world.ok(&["start", "web01"]);
     let mut console = Console::open(&world, "web01");
     console.wait_for("guest# ");
@@ -164,6 +197,7 @@ fn a_stock_kernel_gets_its_address_from_the_default_network() {
     let known = world.ok(&["domifaddr", "web01", "--source", "lease"]);
     assert!(known.contains("192.168.122.33/24"), "{known}");
     world.run("ping -q -c 3 -w 60 192.168.122.33");
+    over_passt(&world, &mut console);
     world.ok(&["destroy", "web01"]);
     world.ok(&["net-destroy", "default"]);
     assert!(!world.run("ip -o link").contains("virbr0"));

@@ -41,6 +41,10 @@ const PACKAGES: &[&str] = &[
     "udhcpc",
     // The agent that guests run.
     "qemu-guest-agent",
+    // What serves <interface type='user'>.
+    "passt",
+    // Who looks at processes and sockets.
+    "procps",
     // The BIOS of guests without a kernel of their own, and a boot loader for their disks.
     "seabios",
     "grub-common",

@@ -361,6 +361,7 @@ fn devices() -> NewElement {
         .child(supported("filesystem", false))
         .child(supported("tpm", false))
         .child(supported("redirdev", false))
+        .child(supported("interface", true).child(choices("backendType", &["default", "passt"])))
 }
 
 fn features() -> NewElement {

@@ -5,6 +5,7 @@
 use super::host::{self, KvmKind};
 use super::{Manager, boot};
 use crate::runtime::network::{DNSMASQ, NFT, Tool};
+use crate::runtime::passt::PASST;
 use rustix::fs::Access;
 use serde::Serialize;
 use std::fs;
@@ -89,6 +90,7 @@ impl Manager {
             check_tap(Path::new("/dev/net/tun")),
             check_tool(NFT),
             check_tool(DNSMASQ),
+            check_tool(PASST),
             check_cgroups(),
         ]);
         checks

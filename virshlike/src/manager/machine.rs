@@ -2,11 +2,12 @@
 //! nothing has been started or written yet.
 
 use super::network::Plug;
-use super::{boot, cpu, display, host, numa, ports};
+use super::{boot, cpu, display, host, numa, ports, user_network};
 use crate::error::{Error, Kind, Result};
 use crate::model::{self, Clock, DiskBus, DiskDevice, DiskSource, InterfaceSource};
 use crate::runtime::chain::{self, Wanted};
 use crate::runtime::files::{self, Access, Descriptors};
+use crate::runtime::passt::Helper;
 use crate::runtime::record::LiveCpu;
 use crate::runtime::{VmDriver, tap};
 use crate::xml::Position;
@@ -28,6 +29,8 @@ pub struct Built {
     pub descriptors: Descriptors,
     /// Names of the taps, by the alias of the interface.
     pub taps: BTreeMap<String, String>,
+    /// Who serves the cards that have no tap; not started yet.
+    pub helpers: Vec<Helper>,
     /// What `dumpxml` shows of its CPU while it runs.
     pub cpu: Option<LiveCpu>,
     /// What works and may surprise.
@@ -75,10 +78,23 @@ pub fn build(model: &model::Domain, uuid: Uuid, file: &str, means: &Means<'_>) -
     let kvm = descriptors.keep(host::open_kvm(kvm)?);
     // Last, for others see a tap come and go.
     let mut taps = BTreeMap::new();
-    for interface in &model.interfaces {
-        let (device, tap) = self::interface(interface, plugs, &place, &mut descriptors)?;
-        taps.insert(device.id.clone(), tap);
-        devices.push(device);
+    let mut helpers = Vec::new();
+    for (index, interface) in model.interfaces.iter().enumerate() {
+        let backend = match &interface.source {
+            InterfaceSource::User(network) => {
+                let place = (uuid, index);
+                let (backend, helper) =
+                    user_network::connect(interface, network, place, &mut descriptors)?;
+                helpers.push(helper);
+                backend
+            }
+            _ => {
+                let (backend, tap) = self::tap(interface, plugs, &place, &mut descriptors)?;
+                taps.insert(interface.alias.clone(), tap);
+                backend
+            }
+        };
+        devices.push(card(interface, plugs, &place, backend)?);
     }
     boot::set_order(model, &mut devices);
     let spec = MachineSpec {
@@ -107,6 +123,7 @@ pub fn build(model: &model::Domain, uuid: Uuid, file: &str, means: &Means<'_>) -
         spec,
         descriptors,
         taps,
+        helpers,
         cpu: cpu.live,
         warnings,
     })
@@ -341,49 +358,62 @@ fn disk(
     }))
 }
 
-/// A network card, and the name of its tap.
-fn interface(
+/// The tap of a network card, and its name.
+fn tap(
     interface: &model::Interface,
     plugs: &BTreeMap<String, Plug>,
     place: &Place,
     descriptors: &mut Descriptors,
-) -> Result<(DeviceSpec, String)> {
+) -> Result<(NetBackend, String)> {
     let plug = plugs.get(&interface.alias);
     let bridge = match (&interface.source, plug) {
         (InterfaceSource::Bridge(name), _) => Some(name.as_str()),
         (InterfaceSource::Network(_), Some(plug)) => Some(plug.port.bridge.as_str()),
         (InterfaceSource::Ethernet, _) => None,
-        (InterfaceSource::Network(_) | InterfaceSource::User | InterfaceSource::Other(_), _) => {
+        (InterfaceSource::Network(_) | InterfaceSource::User(_) | InterfaceSource::Other(_), _) => {
             return Err(place.refuse(
                 interface.at,
                 "only networks, bridges and taps are plugged into",
             ));
         }
     };
-    let mac = interface
-        .mac
-        .ok_or_else(|| place.refuse(interface.at, "the card has no MAC address"))?;
-    let mtu = interface.mtu.or(plug.and_then(|plug| plug.mtu));
     let plugged = tap::plug(tap::Wanted {
         name: interface.target.as_deref(),
         bridge,
         queues: interface.queues.unwrap_or(1),
-        mac: mac.0,
-        mtu,
+        mac: mac(interface, place)?.0,
+        mtu: interface.mtu.or(plug.and_then(|plug| plug.mtu)),
         made_here: interface.managed || bridge.is_some(),
     });
     let plugged = plugged
         .map_err(|error| error.cause(format!("{}:{}: the interface", place.file, interface.at)))?;
     let queues = plugged.queues.into_iter();
     let taps = queues.map(|queue| descriptors.keep(queue)).collect();
-    let device = DeviceSpec {
+    Ok((NetBackend::Taps(taps), plugged.name))
+}
+
+fn mac(interface: &model::Interface, place: &Place) -> Result<model::MacAddress> {
+    interface
+        .mac
+        .ok_or_else(|| place.refuse(interface.at, "the card has no MAC address"))
+}
+
+/// A network card on its back-end.
+fn card(
+    interface: &model::Interface,
+    plugs: &BTreeMap<String, Plug>,
+    place: &Place,
+    backend: NetBackend,
+) -> Result<DeviceSpec> {
+    let plug = plugs.get(&interface.alias);
+    let mac = mac(interface, place)?;
+    Ok(DeviceSpec {
         id: interface.alias.clone(),
         address: needed(interface.address, interface.at, place)?,
         kind: DeviceKind::VirtioNet(NetSpec {
-            mtu,
+            mtu: interface.mtu.or(plug.and_then(|plug| plug.mtu)),
             link: interface.link_up,
-            ..NetSpec::new(NetBackend::Taps(taps), MacAddress(mac.0))
+            ..NetSpec::new(backend, MacAddress(mac.0))
         }),
-    };
-    Ok((device, plugged.name))
+    })
 }

@@ -50,6 +50,7 @@ pub mod stats;
 pub mod storage;
 mod streams;
 pub mod usage;
+mod user_network;
 pub mod watch;
 
 pub use addresses::Source;

@@ -10,7 +10,7 @@
 
 use super::definition::{self, Checked};
 use super::streams::{self, create_log, log};
-use super::{Domain, Manager, display, machine, numa, pins};
+use super::{Domain, Manager, display, machine, numa, pins, user_network};
 use crate::error::{Error, Kind, Result};
 use crate::model;
 use crate::runtime::driver::{Launch, Launched};
@@ -159,6 +159,7 @@ impl Manager {
             consoles: BTreeMap::new(),
             sockets: BTreeMap::new(),
             taps: std::mem::take(&mut built.taps),
+            helpers: built.helpers.iter().map(|h| h.name.clone()).collect(),
             ports: plugs
                 .into_iter()
                 .map(|(alias, plug)| (alias, plug.port))
@@ -170,7 +171,12 @@ impl Manager {
         // Threads are pinned before the first instruction.
         let held = !paused && checked.model.cputune.has_pins();
         built.spec.host.start_paused = paused || held;
-        let prepared = self.prepare(&dir, &mut built, &mut record, lock, checked);
+        let prepared = self
+            .prepare(&dir, &mut built, &mut record, lock, checked)
+            .and_then(|launch| {
+                user_network::start(std::mem::take(&mut built.helpers), &record)?;
+                Ok(launch)
+            });
         let launch = match prepared {
             Ok(launch) => launch,
             Err(error) => {

@@ -4,6 +4,7 @@
 //! else libvirt's name for it (`virtio-disk0`, `net0`, ...), which is not written into the
 //! document.
 
+use super::user_network::UserNetwork;
 use crate::xml::Position;
 use vmm_api::spec::{
     CacheMode, DetectZeroes, DiscardMode, ErrorPolicy, ImageFormat, IoEngine, PciAddress,
@@ -187,8 +188,8 @@ pub enum InterfaceSource {
     Network(String),
     /// `type='bridge'`: a host bridge.
     Bridge(String),
-    /// `type='user'`: NAT in user space.
-    User,
+    /// `type='user'`: a network without rights, through passt.
+    User(UserNetwork),
     /// `type='ethernet'`: a tap that somebody else plugs in.
     Ethernet,
     /// Another type (direct, hostdev, ...); kept, refused at start.

@@ -23,6 +23,7 @@ mod schema;
 mod serial_bus;
 mod slots;
 mod tune;
+mod user_network;
 mod value;
 mod virtio;
 
@@ -39,6 +40,7 @@ pub use policy::{Autostart, NAMESPACE, Policy, Restart, RestartWhen};
 pub(crate) use schema::network_order;
 pub use schema::{domain_xml_reference, network_xml_reference};
 pub use tune::{CpuList, CpuTune, MemTune, NumaMode, NumaTune, Pinned, cpu_list, set_pin};
+pub use user_network::{PortForward, PortRange, Protocol, UserNetwork};
 pub(crate) use value::nearest;
 pub use virtio::map_to_virtio;
 

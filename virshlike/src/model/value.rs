@@ -9,6 +9,17 @@ pub(super) fn unsigned(text: &str) -> Option<u64> {
     digits.then(|| text.parse().ok()).flatten()
 }
 
+/// Linux's limit for the name of an interface, without the terminating zero.
+const MAX_INTERFACE: usize = 15;
+
+/// Whether an interface of the host may have this name, and nothing may be taken for more than it
+/// is where it is written.
+pub(super) fn is_interface_name(name: &str) -> bool {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    let begins = name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+    begins && name.len() <= MAX_INTERFACE && name.chars().all(good)
+}
+
 /// A decimal number that fits into 32 bits.
 pub(super) fn unsigned32(text: &str) -> Option<u32> {
     unsigned(text).and_then(|number| number.try_into().ok())

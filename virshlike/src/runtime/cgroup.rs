@@ -59,6 +59,11 @@ impl Group {
         Self::for_unit(format!("vm-net-{}.scope", escape(name)))
     }
 
+    /// Decides for what carries the network of a guest. No guest's unit is called so either.
+    pub fn for_helper(name: &str) -> Self {
+        Self::for_unit(format!("vm-passt-{}.scope", escape(name)))
+    }
+
     fn for_unit(unit: String) -> Self {
         if Path::new("/run/systemd/system").is_dir() {
             return Self::Scope(unit);
@@ -177,6 +182,7 @@ fn wait_until_in(unit: &str, pid: u32) -> Option<String> {
 /// Removes what is left of an ended guest's group. systemd cleans its scopes by itself.
 pub fn forget(name: &str) {
     forget_unit(&format!("vm-{}.scope", escape(name)));
+    forget_unit(&format!("vm-passt-{}.scope", escape(name)));
 }
 
 /// The same for the server of a network.

@@ -11,6 +11,7 @@
 //! A guest is found by its lock, never by a process id. Lock free and no end record: it crashed.
 //! Every wait has a deadline and says what it waits for.
 
+pub mod background;
 pub mod cgroup;
 pub mod chain;
 pub mod driver;
@@ -20,6 +21,7 @@ pub mod guest;
 pub mod kernel;
 pub mod limits;
 pub mod network;
+pub mod passt;
 pub mod process;
 pub mod record;
 pub mod rundir;

@@ -34,6 +34,9 @@ pub struct RunRecord {
     /// The names of network cards' taps, by alias.
     #[serde(default)]
     pub taps: BTreeMap<String, String>,
+    /// What the processes that serve its cards are called.
+    #[serde(default)]
+    pub helpers: Vec<String>,
     /// The networks that its cards are plugged into, by alias.
     #[serde(default)]
     pub ports: BTreeMap<String, Port>,

@@ -3,6 +3,7 @@
 //! Sockets are bound and reached through the directory's descriptor (`/proc/self/fd/N/control`),
 //! because a socket's path may have 107 bytes only and a store may lie deeper than that.
 
+use super::passt;
 use super::record::{LastRun, RECORD_VERSION, RunEnd, RunRecord};
 use crate::error::{Error, Result};
 use crate::spawn;
@@ -222,6 +223,7 @@ impl RunDir {
         if self.lock_is_held()? {
             return Ok(());
         }
+        passt::end_all(&record.helpers);
         if record.transient {
             self.remove_sockets(&record);
             return self.remove();
@@ -307,6 +309,7 @@ mod tests {
             transient: false,
             pty: None,
             taps: Default::default(),
+            helpers: Vec::new(),
             ports: Default::default(),
             ttys: Default::default(),
             consoles: Default::default(),

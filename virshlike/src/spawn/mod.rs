@@ -45,8 +45,19 @@ pub struct Plan {
 /// # Errors
 /// What fork, exec or the preparation between them says.
 pub fn spawn(plan: Plan) -> io::Result<Child> {
+    spawn_as(plan, None)
+}
+
+/// As [`spawn`], under another name than its program's where one is given.
+///
+/// # Errors
+/// As [`spawn`].
+pub fn spawn_as(plan: Plan, name: Option<&str>) -> io::Result<Child> {
     let output = plan.output.try_clone()?;
     let mut command = Command::new(plan.program);
+    if let Some(name) = name {
+        command.arg0(name);
+    }
     command
         .args(plan.arguments)
         .stdin(Stdio::null())

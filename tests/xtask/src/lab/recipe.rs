@@ -37,6 +37,7 @@ const HOST_PACKAGES: &[&str] = &[
     "iputils-ping",
     "nftables",
     "dnsmasq-base",
+    "passt",
     "socat",
     "strace",
     "busybox-static",

@@ -48,7 +48,7 @@ impl Verb for Domiflist {
                     InterfaceSource::Network(name) => ("network".to_string(), Some(name)),
                     InterfaceSource::Bridge(name) => ("bridge".to_string(), Some(name)),
                     InterfaceSource::Ethernet => ("ethernet".to_string(), None),
-                    InterfaceSource::User => ("user".to_string(), None),
+                    InterfaceSource::User(_) => ("user".to_string(), None),
                     InterfaceSource::Other(kind) => (kind, None),
                 };
                 Line {

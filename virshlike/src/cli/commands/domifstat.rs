@@ -80,18 +80,22 @@ fn alias_of(model: &Domain, guest: &Guest, wanted: &str) -> Result<String> {
     found
         .map(|interface| interface.alias.clone())
         .ok_or_else(|| {
-            let taps: Vec<&str> = model
+            // One without a tap is known by its address.
+            let names: Vec<String> = model
                 .interfaces
                 .iter()
-                .filter_map(|interface| tap(&interface.alias))
+                .filter_map(|interface| match tap(&interface.alias) {
+                    Some(tap) => Some(tap.to_string()),
+                    None => interface.mac.map(|mac| mac.to_string()),
+                })
                 .collect();
             let error = Error::new(
                 Kind::NotFound,
                 format!("domain '{}' has no interface '{wanted}'", model.name),
             );
-            if taps.is_empty() {
+            if names.is_empty() {
                 return error.hint("it has none at all");
             }
-            error.hint(format!("it has {}", taps.join(", ")))
+            error.hint(format!("it has {}", names.join(", ")))
         })
 }

@@ -6,14 +6,11 @@ use crate::model::device::MacAddress;
 use crate::model::findings::{Findings, shown};
 use crate::model::parse::check_name;
 use crate::model::schema;
-use crate::model::value::{on_off, unsigned32};
+use crate::model::value::{is_interface_name, on_off, unsigned32};
 use crate::xml::{Diagnostics, Document, Element};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use uuid::Uuid;
-
-/// Longest name of an interface in bytes: `IFNAMSIZ` without its end.
-const MAX_INTERFACE: usize = 15;
 
 impl Network {
     /// Reads a network definition. The second part of the answer are warnings: what is accepted and
@@ -170,14 +167,6 @@ fn uuid(root: Element<'_>, findings: &mut Findings<'_>) -> Option<Uuid> {
         );
     }
     uuid
-}
-
-/// Whether an interface of the host may have this name, and nothing may be taken for more than it
-/// is where it is written.
-fn is_interface_name(name: &str) -> bool {
-    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    let begins = name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
-    begins && name.len() <= MAX_INTERFACE && name.chars().all(good)
 }
 
 fn interface_name(

@@ -1,5 +1,6 @@
 //! `<devices>`: addresses and aliases, and the devices that are not disks.
 
+use super::user_network;
 use crate::model::device::{
     CharBackend, CharLog, Controller, Interface, InterfaceSource, MacAddress, MemBalloon, Panic,
     Rng, SerialPort,
@@ -193,6 +194,9 @@ fn interface_source(element: Element<'_>, findings: &mut Findings<'_>) -> Option
         );
         return None;
     };
+    if kind != "user" {
+        user_network::refuse_elsewhere(element, findings);
+    }
     let mut named = |name: &str| {
         let value = element
             .child("source")
@@ -212,7 +216,7 @@ fn interface_source(element: Element<'_>, findings: &mut Findings<'_>) -> Option
     Some(match kind {
         "network" => InterfaceSource::Network(named("network")?),
         "bridge" => InterfaceSource::Bridge(named("bridge")?),
-        "user" => InterfaceSource::User,
+        "user" => InterfaceSource::User(user_network::read(element, findings)),
         "ethernet" => InterfaceSource::Ethernet,
         other => InterfaceSource::Other(other.to_string()),
     })

@@ -18,6 +18,7 @@ pub(super) mod ports;
 mod sense;
 mod sense_devices;
 mod tune;
+mod user_network;
 
 use super::domain::{Domain, EndAction};
 use super::findings::Findings;

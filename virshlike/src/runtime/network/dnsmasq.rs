@@ -8,21 +8,18 @@
 use super::{DNSMASQ, NetworkRecord};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Dhcp, DhcpHost, ForwardMode, Lease, Network, Subnet};
+use crate::runtime::background;
 use crate::runtime::cgroup::Group;
 use crate::runtime::limits::Limits;
-use crate::spawn::{self, Plan};
+use crate::spawn::Plan;
 use crate::store::atomic;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
-/// How long it may take to serve, and to end.
-const PATIENCE: Duration = Duration::from_secs(15);
 /// Most leases of one network.
 const MOST_LEASES: u128 = 65_536;
 
@@ -206,31 +203,15 @@ pub fn start(network: &Network, record: &NetworkRecord, dir: &Path, leases: &Pat
     let log = dir.join("dnsmasq.log");
     let output = File::create(&log).map_err(|error| Error::io("create", &log, &error))?;
     let group = Group::for_network(&record.name);
-    let mut child = spawn::spawn(Plan {
-        program: program.clone(),
+    let plan = Plan {
+        program,
         arguments: vec![format!("--conf-file={}", path.display()).into()],
         descriptors: Vec::new(),
         output,
         cgroup: group.procs(),
         memory: None,
-    })
-    .map_err(|error| Error::io("start", &program, &error))?;
-    // It goes into the background when it serves; until then it is our child.
-    let deadline = Instant::now() + PATIENCE;
-    let status = loop {
-        match child.try_wait() {
-            Ok(Some(status)) => break status,
-            Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(2)),
-            _ => {
-                // Both fail only when it is gone already.
-                let _ = child.kill();
-                let _ = child.wait();
-                let seconds = PATIENCE.as_secs();
-                let message = format!("dnsmasq did not serve after {seconds} s");
-                return Err(Error::new(Kind::Timeout, message));
-            }
-        }
     };
+    let status = background::launch(plan, None)?;
     if !status.success() {
         let mut error = Error::new(Kind::Host, "dnsmasq does not serve the network")
             .cause(format!("it ended with {status}"));
@@ -264,20 +245,8 @@ pub fn process(dir: &Path) -> Option<(Pid, OwnedFd)> {
 
 /// Ends the server of a network's folder, if one runs.
 pub fn stop(dir: &Path) {
-    let Some((_, handle)) = process(dir) else {
-        return;
-    };
-    for signal in [Signal::TERM, Signal::KILL] {
-        // It fails only when it is gone already.
-        let _ = pidfd_send_signal(&handle, signal);
-        let mut waiting = [PollFd::new(&handle, PollFlags::IN)];
-        let time = Timespec {
-            tv_sec: 5,
-            tv_nsec: 0,
-        };
-        if matches!(poll(&mut waiting, Some(&time)), Ok(1..)) {
-            return;
-        }
+    if let Some((_, handle)) = process(dir) {
+        background::end(&handle);
     }
 }
 

@@ -38,14 +38,19 @@ const INTERFACE: Group = Group {
     title: "Network interfaces",
     bases: &["devices"],
     rows: &[
-        honoured("interface", Empty, "a virtio network card on a tap device").many(),
+        honoured(
+            "interface",
+            Empty,
+            "a virtio network card on a tap device or on passt",
+        )
+        .many(),
         honoured(
             "interface@type",
             Words(&[
                 word("network"),
                 word("bridge"),
                 word("ethernet"),
-                kept_word("user", "networking in user space is not built yet"),
+                word("user"),
                 kept_word("direct", NO_PLUG),
                 kept_word("hostdev", NO_PLUG),
                 kept_word("internal", NO_PLUG),
@@ -58,7 +63,7 @@ const INTERFACE: Group = Group {
                 kept_word("vds", NO_PLUG),
                 kept_word("null", NO_PLUG),
             ]),
-            "network for a virtual network, bridge, or ethernet for a tap that is plugged in by others",
+            "network for a virtual network, bridge, ethernet for a tap that is plugged in by others, or user for networking without rights, through passt",
         ),
         warned("interface@managed", YesNo, "it is for host devices"),
         warned(
@@ -77,7 +82,7 @@ const INTERFACE: Group = Group {
         honoured(
             "interface/source",
             Empty,
-            "what the interface is plugged into",
+            "what the interface is plugged into; with type='user' `dev=` names the host's interface whose addresses and routes the guest is shown",
         ),
         part(
             "interface/source@network,bridge,dev,mode,type,path,address,port,portgroup,name,switchid,portid,portgroupid,connectionid",
@@ -150,8 +155,23 @@ const DRIVER: Group = Group {
         kept("driver/host,guest", Empty, "offloads cannot be chosen yet"),
         part("driver/host@csum,gso,tso4,tso6,ecn,ufo,mrg_rxbuf", OnOff),
         part("driver/guest@csum,tso4,tso6,ecn,ufo", OnOff),
-        warned("backend", Empty, "which helper serves it is ours to choose"),
-        part("backend@type,tap,vhost,logFile,hostname,fqdn", Text),
+        honoured("backend", Empty, "passt, with type='user'"),
+        part("backend@type", OneOf(&["default", "passt"])),
+        honoured(
+            "backend@logFile",
+            Text,
+            "where passt writes its log: an absolute path that it may write to",
+        ),
+        warned(
+            "backend@hostname,fqdn",
+            Text,
+            "passt is not told the guest's name",
+        ),
+        warned(
+            "backend@tap,vhost",
+            Text,
+            "which device files are opened is ours to choose",
+        ),
         warned("tune", Empty, "send buffers size themselves"),
         part("tune/sndbuf", Number),
         warned("coalesce", Empty, "packets are not coalesced"),
@@ -185,7 +205,12 @@ const PLUMBING: Group = Group {
         part("filterref@filter", Text),
         part("filterref/parameter", Empty).many(),
         part("filterref/parameter@name,value", Text),
-        kept("portForward", Empty, "forwarded ports are not built yet").many(),
+        honoured(
+            "portForward",
+            Empty,
+            "ports of the host that passt hands to the guest, all of them without a `<range>`; with type='user' only",
+        )
+        .many(),
         part("portForward@proto", OneOf(&["tcp", "udp"])),
         part("portForward@address,dev", Text),
         part("portForward/range", Empty).many(),
@@ -196,10 +221,16 @@ const PLUMBING: Group = Group {
         kept("teaming", Empty, "teaming is not built yet"),
         part("teaming@type", OneOf(&["persistent", "transient"])),
         part("teaming@persistent", Text),
-        kept(
-            "ip,route",
+        honoured(
+            "ip",
             Empty,
-            "addresses inside the guest are not configured from here",
+            "the address that the guest is given, one of each family; with type='user' only",
+        )
+        .many(),
+        kept(
+            "route",
+            Empty,
+            "routes inside the guest are not configured from here",
         )
         .many(),
         part("ip@address,family,prefix,peer", Text),
