@@ -4,7 +4,6 @@ interface.xml:22:7: warning: <bandwidth> has no effect: bandwidth limits are not
 
 == refused at start
 interface.xml:18:20: error: type='e1000' of <model>: only virtio is built; start with --map-to-virtio or say type='virtio'
-interface.xml:26:22: error: type='user' of <interface>: networking in user space is not built yet
 
 == added to the definition
    6     <type arch='x86_64' machine='vm-q35-1'>hvm</type>
