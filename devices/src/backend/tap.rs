@@ -6,7 +6,7 @@
 
 mod batch;
 
-pub use batch::{Batch, MOST};
+pub use batch::{Batch, MOST, MOST_PIECES};
 
 use images::Buffer;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
@@ -168,25 +168,37 @@ impl Tap {
         })?)
     }
 
+    /// Reads one frame with its header into pieces of memory, one behind the other, as
+    /// [`Tap::receive`] does. Bytes without room are lost.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn scatter(&self, pieces: &[Buffer]) -> io::Result<usize> {
+        self.vectored(pieces, libc::readv)
+    }
+
     /// Writes one frame with its header from pieces of guest memory.
     ///
     /// # Errors
     /// What the kernel says, such as for a header that makes no sense.
     pub fn send(&self, pieces: &[Buffer]) -> io::Result<usize> {
+        self.vectored(pieces, libc::writev)
+    }
+
+    fn vectored(
+        &self,
+        pieces: &[Buffer],
+        call: unsafe extern "C" fn(i32, *const libc::iovec, i32) -> isize,
+    ) -> io::Result<usize> {
         let count = libc::c_int::try_from(pieces.len())
             .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let list = pieces.as_ptr().cast::<libc::iovec>();
         loop {
-            // SAFETY: a Buffer is an iovec (repr(transparent)) whose memory is mapped and readable
+            // SAFETY: readv or writev; a Buffer is an iovec (repr(transparent)) whose memory is mapped
             // while the caller lends it; the call ends before the loan does.
-            let sent = unsafe {
-                libc::writev(
-                    self.fd.as_raw_fd(),
-                    pieces.as_ptr().cast::<libc::iovec>(),
-                    count,
-                )
-            };
-            if let Ok(sent) = usize::try_from(sent) {
-                return Ok(sent);
+            let moved = unsafe { call(self.fd.as_raw_fd(), list, count) };
+            if let Ok(moved) = usize::try_from(moved) {
+                return Ok(moved);
             }
             let error = io::Error::last_os_error();
             if error.kind() != io::ErrorKind::Interrupted {

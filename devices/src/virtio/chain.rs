@@ -221,6 +221,11 @@ impl Chain {
         pieces.map(|piece| (piece.address.0, piece.len as u64))
     }
 
+    /// How many pieces the device may write.
+    pub fn writable_count(&self) -> usize {
+        self.writable_pieces().len()
+    }
+
     fn readable_pieces(&self) -> &[Piece] {
         self.pieces.get(..self.readable).unwrap_or_default()
     }
@@ -231,8 +236,18 @@ impl Chain {
 
     /// Copies readable bytes from `offset` on; how many there were, at most `data.len()`.
     pub fn read_at(&self, offset: u64, data: &mut [u8]) -> usize {
+        self.copy_out(self.readable_pieces(), offset, data)
+    }
+
+    /// Copies writable bytes from their begin on, which were written before, likewise. The guest may
+    /// have changed them.
+    pub fn read_back(&self, data: &mut [u8]) -> usize {
+        self.copy_out(self.writable_pieces(), 0, data)
+    }
+
+    fn copy_out(&self, pieces: &[Piece], offset: u64, data: &mut [u8]) -> usize {
         let mut done = 0;
-        for piece in parts(self.readable_pieces(), offset, data.len() as u64) {
+        for piece in parts(pieces, offset, data.len() as u64) {
             let Some(target) = data.get_mut(done..done + piece.len) else {
                 return done;
             };
@@ -326,6 +341,48 @@ pub fn lend_all_readable<T>(chains: &[&Chain], transfer: impl FnOnce(&[&[Buffer]
         of_chain
     });
     transfer(&per_chain.collect::<Vec<_>>())
+}
+
+/// Lends all writable bytes of several chains to a transfer that ends at once: per chain its pieces, and
+/// behind them a room of ours for what they do not hold. A chain of more than `most` pieces lends none,
+/// and the room has all. The transfer says how many bytes each got; those that are the chain's are marked
+/// dirty. There is a room for each chain.
+pub fn lend_all_writable(
+    chains: &[&Chain],
+    rooms: &mut [Box<[u8]>],
+    most: usize,
+    transfer: impl FnOnce(&[&[Buffer]]) -> Vec<usize>,
+) -> Vec<usize> {
+    let lent = |chain: &Chain| match chain.writable_pieces() {
+        pieces if pieces.len() < most => pieces.len(),
+        _ => 0,
+    };
+    let mut pieces: Vec<Buffer> = Vec::with_capacity(chains.len() * 2);
+    let mut ends = Vec::with_capacity(chains.len());
+    for (chain, room) in chains.iter().zip(rooms) {
+        let of_chain = chain.writable_pieces().iter().take(lent(chain));
+        pieces.extend(of_chain.map(lend));
+        // SAFETY: the room is borrowed until the transfer has ended, and is of that length.
+        pieces.push(unsafe { Buffer::from_raw(room.as_mut_ptr(), room.len()) });
+        ends.push(pieces.len());
+    }
+    let mut begin = 0;
+    let per_chain = ends.iter().map(|end| {
+        let of_chain = pieces.get(begin..*end).unwrap_or_default();
+        begin = *end;
+        of_chain
+    });
+    let lengths = transfer(&per_chain.collect::<Vec<_>>());
+    for (chain, length) in chains.iter().zip(&lengths) {
+        let of_chain = chain.writable_pieces().iter().take(lent(chain));
+        let mut left = *length;
+        for piece in of_chain {
+            let here = left.min(piece.len);
+            mark_dirty(&chain.memory, piece.address, here);
+            left -= here;
+        }
+    }
+    lengths
 }
 
 struct MarkDirty<'a> {

@@ -458,7 +458,8 @@ impl Virtqueue {
     }
 
     /// Gives requests back that were taken and not needed, the latest first in the list's end: they
-    /// are offered again as if they had never been taken. Nothing may have been taken since.
+    /// are offered again as if they had never been taken. Nothing may have been taken since, but for
+    /// those that were [overtaken](Element::overtaken).
     pub fn give_back(&self, elements: Vec<Element>) {
         if elements.is_empty() {
             return;

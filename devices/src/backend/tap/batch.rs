@@ -22,6 +22,8 @@ use std::thread;
 
 /// Frames of one call at most.
 pub const MOST: usize = 64;
+/// Pieces that the kernel takes for one frame (IOV_MAX).
+pub const MOST_PIECES: usize = 1024;
 /// "Where it stands": a tap has no offsets.
 const NO_OFFSET: u64 = u64::MAX;
 
@@ -67,59 +69,25 @@ impl Batch {
     /// how many bytes went out, or a negative errno.
     pub fn send(&mut self, tap: &Tap, frames: &[&[Buffer]]) -> &[i32] {
         let frames = frames.get(..MOST).unwrap_or(frames);
-        let fd = types::Fd(tap.fd.as_raw_fd());
-        let entry = |at: usize| {
-            // A Buffer is an iovec: repr(transparent).
-            let pieces = frames[at].as_ptr().cast::<libc::iovec>();
-            match frames[at] {
-                [_] => {
-                    // SAFETY: there is one.
-                    let piece = unsafe { *pieces };
-                    // A descriptor's length is 32 bits wide.
-                    opcode::Write::new(fd, piece.iov_base.cast(), piece.iov_len as u32)
-                        .offset(NO_OFFSET)
-                        .rw_flags(libc::RWF_NOWAIT)
-                        .build()
-                }
-                several => opcode::Writev::new(fd, pieces, several.len() as u32)
-                    .offset(NO_OFFSET)
-                    .rw_flags(libc::RWF_NOWAIT)
-                    .build(),
-            }
-        };
         // SAFETY: the caller lends the pieces until this returns; the list of them is his as well.
-        if !unsafe { self.run(frames.len(), entry) } {
+        if !unsafe { self.run(frames.len(), |at| write(tap, frames[at])) } {
             let sent = frames.iter().map(|pieces| outcome(tap.send(pieces)));
             self.results.extend(sent);
         }
         &self.results
     }
 
-    /// Receives up to [`MOST`] frames with their headers; per room how many bytes came, or a
-    /// negative errno: `EAGAIN` when there was none for it.
-    pub fn receive(&mut self, tap: &Tap, rooms: &mut [Box<[u8]>]) -> &[i32] {
-        let count = rooms.len().min(MOST);
-        let fd = types::Fd(tap.fd.as_raw_fd());
-        let places: Vec<(*mut u8, u32)> = rooms
-            .iter_mut()
-            .map(|room| {
-                let len = u32::try_from(room.len()).unwrap_or(u32::MAX);
-                (room.as_mut_ptr(), len)
-            })
-            .collect();
-        let entry = |at: usize| {
-            let (place, len) = places[at];
-            opcode::Read::new(fd, place, len)
-                .offset(NO_OFFSET)
-                .rw_flags(libc::RWF_NOWAIT)
-                .build()
-        };
-        // SAFETY: the rooms are borrowed until this returns, each of the length that is given.
-        if !unsafe { self.run(count, entry) } {
-            for room in rooms.iter_mut().take(count) {
-                let result = outcome(tap.receive(room));
-                self.results.push(result);
-                if result < 0 {
+    /// Receives up to [`MOST`] frames with their headers, each into the pieces of one room; per room
+    /// how many bytes came, or a negative errno: `EAGAIN` when there was none for it. No list of
+    /// pieces may be longer than [`MOST_PIECES`].
+    pub fn receive(&mut self, tap: &Tap, rooms: &[&[Buffer]]) -> &[i32] {
+        let rooms = rooms.get(..MOST).unwrap_or(rooms);
+        // SAFETY: as for sending.
+        if !unsafe { self.run(rooms.len(), |at| read(tap, rooms[at])) } {
+            self.results.resize(rooms.len(), -libc::EAGAIN);
+            for (room, result) in rooms.iter().zip(&mut self.results) {
+                *result = outcome(tap.scatter(room));
+                if *result < 0 {
                     break;
                 }
             }
@@ -175,6 +143,40 @@ impl Batch {
     }
 }
 
+fn write(tap: &Tap, pieces: &[Buffer]) -> squeue::Entry {
+    let (fd, list, count) = vector(tap, pieces);
+    match pieces {
+        [_] => {
+            // SAFETY: there is one.
+            let piece = unsafe { *list };
+            // A descriptor's length is 32 bits wide.
+            opcode::Write::new(fd, piece.iov_base.cast(), piece.iov_len as u32)
+                .offset(NO_OFFSET)
+                .rw_flags(libc::RWF_NOWAIT)
+                .build()
+        }
+        _ => opcode::Writev::new(fd, list, count)
+            .offset(NO_OFFSET)
+            .rw_flags(libc::RWF_NOWAIT)
+            .build(),
+    }
+}
+
+fn read(tap: &Tap, pieces: &[Buffer]) -> squeue::Entry {
+    let (fd, list, count) = vector(tap, pieces);
+    opcode::Readv::new(fd, list, count)
+        .offset(NO_OFFSET)
+        .rw_flags(libc::RWF_NOWAIT)
+        .build()
+}
+
+fn vector(tap: &Tap, pieces: &[Buffer]) -> (types::Fd, *const libc::iovec, u32) {
+    // A Buffer is an iovec: repr(transparent). A count that is too large is the kernel's to refuse.
+    let count = u32::try_from(pieces.len()).unwrap_or(u32::MAX);
+    let list = pieces.as_ptr().cast();
+    (types::Fd(tap.fd.as_raw_fd()), list, count)
+}
+
 /// Hands `pushed` entries over and takes their results. After an error none is with the kernel, and
 /// some may still be in the ring.
 fn finish(ring: &mut IoUring, pushed: usize, results: &mut [i32]) -> io::Result<()> {
@@ -211,7 +213,7 @@ fn build() -> io::Result<IoUring> {
     let mut probe = Probe::new();
     ring.submitter().register_probe(&mut probe)?;
     let needed = [
-        opcode::Read::CODE,
+        opcode::Readv::CODE,
         opcode::Write::CODE,
         opcode::Writev::CODE,
     ];
@@ -277,17 +279,30 @@ mod tests {
     fn what_is_there_comes_in_order_and_the_rest_says_so() {
         for mut batch in [Batch::default(), Batch::plain()] {
             let (tap, theirs) = pair();
-            let mut rooms: Vec<Box<[u8]>> = vec![vec![0; 100].into(); 8];
-            assert_eq!(batch.receive(&tap, &mut rooms)[0], -libc::EAGAIN);
+            let mut memory = vec![0_u8; 800];
+            let pieces: Vec<[Buffer; 2]> = memory
+                .chunks_mut(100)
+                .map(|room| {
+                    let (head, body) = room.split_at_mut(3);
+                    [buffer(head), buffer(body)]
+                })
+                .collect();
+            let rooms: Vec<&[Buffer]> = pieces.iter().map(|pieces| &pieces[..]).collect();
+            assert_eq!(batch.receive(&tap, &rooms), [-libc::EAGAIN; 8]);
             for length in 1..=5_u8 {
                 let frame = vec![length; usize::from(length)];
                 theirs.send(&frame).expect("send");
             }
-            let results = batch.receive(&tap, &mut rooms);
+            let results = batch.receive(&tap, &rooms);
             assert_eq!(results[..6], [1, 2, 3, 4, 5, -libc::EAGAIN]);
-            for length in 1..=5_u8 {
-                let room = &rooms[usize::from(length) - 1];
-                assert!(room.iter().take(length.into()).all(|byte| *byte == length));
+            for length in 1..=5_usize {
+                let room = &memory[(length - 1) * 100..][..100];
+                assert!(
+                    room[..length]
+                        .iter()
+                        .all(|byte| usize::from(*byte) == length)
+                );
+                assert!(room[length..].iter().all(|byte| *byte == 0));
             }
         }
     }

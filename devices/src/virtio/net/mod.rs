@@ -1,10 +1,10 @@
 //! virtio-net: a network card on a tap device or a stream socket (virtio 1.3 §5.1).
 //!
 //! **The life of a frame to the guest**: the tap is readable, `receive::serve` wakes in the card's
-//! [worker](super::worker) and reads frames with their headers, more of them at once while there are
-//! more; it takes as many buffers from the receive [queue](super::queue) as each needs, copies it in,
-//! and shows those of a whole burst used at once. Without buffers frames wait, and the kernel's queue
-//! behind them.
+//! [worker](super::worker) and takes buffers from the receive [queue](super::queue), more of them at once
+//! while there are more frames; the kernel writes frames with their headers right into them, and those
+//! of a whole burst are shown used at once. A frame that its buffer does not hold goes on in more of
+//! them. Without buffers frames wait in the kernel's queue.
 //!
 //! **The life of a frame from the guest**: doorbell, `transmit::serve` wakes, takes what the driver
 //! offers, and the pages that the guest named go to the tap, without a copy. What the kernel refuses (a

@@ -1,45 +1,50 @@
 //! Frames from the tap to the guest.
+//!
+//! The kernel writes frames right into the driver's buffers, several in one call, one buffer for each.
+//! What a buffer does not hold comes into a room of ours behind it, and goes on into more buffers, if
+//! the driver takes frames in several; if not, the frame is dropped.
+//!
+//! ```text
+//! none waits --taken: buffers--> read --> each fits, or is continued: used together
+//!     ^                            |too few buffers to go on
+//!     +-- waiting frames copied <--+ it and those behind it are copied out, and wait
+//! ```
+//!
+//! Must never show the driver a frame out of order, nor hold a buffer while it sleeps: a pause waits
+//! for all of them.
 
 use super::device::Card;
-use crate::backend::tap::{Batch, HEADER, Tap};
+use crate::backend::tap::{Batch, HEADER, MOST, MOST_PIECES, Tap};
+use crate::virtio::chain::{Chain, lend_all_writable};
 use crate::virtio::queue::{Element, Virtqueue};
 use crate::virtio::worker::{First, race};
 use images::exec::{readable, sleep, yield_now};
 use std::collections::VecDeque;
+use std::iter::zip;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The largest frame that a tap gives: 64 KiB of IP with its Ethernet and virtio headers.
 const LARGEST: usize = 65_536 + 18 + HEADER;
 /// Offset of the number of buffers in the header.
-const BUFFERS: std::ops::Range<usize> = 10..12;
+const BUFFERS: u64 = 10;
 /// Frames that are delivered before other queues have their turn.
-const BURST: usize = 64;
+const BURST: usize = MOST;
 /// How long a tap that failed is left alone.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Frames that are read from the tap in one call at most. Each has room of its own, which takes
-/// memory once such a frame has come.
-const AHEAD: usize = 16;
-
-/// Frames that were read and wait for buffers.
-struct Frames {
+/// What a receive queue has beside its buffers.
+struct Intake {
     batch: Batch,
+    /// Behind each buffer of a read; one takes memory once such a frame has come.
     rooms: Vec<Box<[u8]>>,
-    /// Room and length of those that wait, oldest first.
-    waiting: VecDeque<(usize, usize)>,
+    /// Frames that were read and wait for buffers, oldest first.
+    waiting: VecDeque<Vec<u8>>,
     /// How many to ask for: a call for a frame that is not there is not free.
     next: usize,
 }
 
-/// How reading frames went.
-enum Got {
-    Frames,
-    Nothing,
-    Failure,
-}
-
-impl Frames {
+impl Intake {
     fn new() -> Self {
         Self {
             batch: Batch::default(),
@@ -49,27 +54,36 @@ impl Frames {
         }
     }
 
-    /// Reads frames; none may wait.
-    fn read(&mut self, tap: &Tap) -> Got {
-        while self.rooms.len() < self.next {
+    /// Room of ours for `count` frames.
+    fn make_rooms(&mut self, count: usize) {
+        while self.rooms.len() < count {
             self.rooms.push(vec![0; LARGEST].into());
         }
-        let rooms = self.rooms.get_mut(..self.next).unwrap_or_default();
-        let mut failed = false;
-        for (room, result) in self.batch.receive(tap, rooms).iter().enumerate() {
-            match usize::try_from(*result) {
-                Ok(length) if length > HEADER => self.waiting.push_back((room, length)),
-                Err(_) if *result == -libc::EAGAIN => {}
-                _ => failed = true,
-            }
-        }
-        let all = self.waiting.len() == self.next;
-        self.next = if all { (self.next * 2).min(AHEAD) } else { 1 };
-        match (self.waiting.is_empty(), failed) {
-            (false, _) => Got::Frames,
-            (true, true) => Got::Failure,
-            (true, false) => Got::Nothing,
-        }
+    }
+
+    /// Reads a frame into each of the elements, as far as there are some: how many bytes each got, and
+    /// whether anything failed.
+    fn read(&mut self, tap: &Tap, elements: &[Taken]) -> (Vec<usize>, bool) {
+        self.make_rooms(elements.len());
+        let chains: Vec<&Chain> = elements.iter().map(|taken| &*taken.element).collect();
+        let (mut failed, batch) = (false, &mut self.batch);
+        let lengths = lend_all_writable(&chains, &mut self.rooms, MOST_PIECES, |rooms| {
+            let length = |result: &i32| match usize::try_from(*result) {
+                Ok(length) if length > HEADER => length,
+                Err(_) if *result == -libc::EAGAIN => 0,
+                _ => {
+                    failed = true;
+                    0
+                }
+            };
+            batch.receive(tap, rooms).iter().map(length).collect()
+        });
+        let came = lengths.iter().filter(|length| **length > 0).count();
+        self.next = match came == lengths.len() {
+            true => (self.next * 2).min(BURST),
+            false => came.max(1),
+        };
+        (lengths, failed)
     }
 }
 
@@ -78,9 +92,9 @@ pub(super) async fn serve(queue: Arc<Virtqueue>, card: Arc<Card>, pair: usize, m
     let Some(tap) = card.tap(pair) else {
         return;
     };
-    let mut frames = Frames::new();
+    let mut intake = Intake::new();
     loop {
-        if frames.waiting.is_empty() {
+        if intake.waiting.is_empty() {
             // The doorbell also rings for a stop.
             match race(queue.kicked(), readable(tap.fd())).await {
                 First::A(false) => return,
@@ -88,7 +102,7 @@ pub(super) async fn serve(queue: Arc<Virtqueue>, card: Arc<Card>, pair: usize, m
                 First::B(_) => {}
             }
         }
-        match burst(&queue, &card, tap, &mut frames, mergeable) {
+        match burst(&queue, &card, tap, &mut intake, mergeable) {
             Burst::Drained => {}
             Burst::More => yield_now().await,
             Burst::Full if queue.kicked().await => {}
@@ -116,29 +130,154 @@ enum Burst {
     Failed,
 }
 
+/// A buffer of the driver.
+struct Taken {
+    element: Element,
+    /// Its place among those of the burst.
+    place: usize,
+}
+
 /// The driver's buffers in a burst.
 struct Buffers<'a> {
     queue: &'a Arc<Virtqueue>,
-    /// Taken, in order, and not used.
-    spare: VecDeque<Element>,
+    mergeable: bool,
+    /// Taken and not used.
+    spare: VecDeque<Taken>,
+    /// How many were taken.
+    taken: usize,
+    /// The first place behind all that were used.
+    used: usize,
     /// With what was written to each; the driver does not see them yet.
     filled: Vec<(Element, u32)>,
+    /// Frames and their bytes that are in these.
+    frames: usize,
+    bytes: usize,
 }
 
-impl Buffers<'_> {
-    /// The next one; `ahead` are needed at least.
-    fn take(&mut self, ahead: usize) -> Option<Element> {
-        if self.spare.is_empty() {
-            self.spare.extend(self.queue.next_many(ahead));
+/// What became of a frame.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Delivery {
+    Done,
+    Dropped,
+    /// The driver offers too few buffers now: it waits.
+    TooFew,
+}
+
+impl<'a> Buffers<'a> {
+    fn new(queue: &'a Arc<Virtqueue>, mergeable: bool) -> Self {
+        Self {
+            queue,
+            mergeable,
+            spare: VecDeque::new(),
+            taken: 0,
+            used: 0,
+            filled: Vec::new(),
+            frames: 0,
+            bytes: 0,
         }
-        self.spare.pop_front()
     }
 
-    /// Takes back what was taken last.
-    fn untake(&mut self, elements: Vec<Element>) {
-        for element in elements.into_iter().rev() {
-            self.spare.push_front(element);
+    /// The next `count`, or fewer when there are fewer.
+    fn take(&mut self, count: usize) -> Vec<Taken> {
+        let more = count.saturating_sub(self.spare.len());
+        if more > 0 {
+            for element in self.queue.next_many(more) {
+                let place = self.taken;
+                self.taken += 1;
+                self.spare.push_back(Taken { element, place });
+            }
         }
+        let count = count.min(self.spare.len());
+        self.spare.drain(..count).collect()
+    }
+
+    fn untake(&mut self, several: Vec<Taken>) {
+        for taken in several.into_iter().rev() {
+            self.spare.push_front(taken);
+        }
+    }
+
+    /// Hands out a frame of `length` bytes that is whole in its buffer.
+    fn fill(&mut self, taken: Taken, length: usize) {
+        // virtio 1.3 §5.1.6.4: one buffer, also where a driver could take more.
+        taken.element.write_at(BUFFERS, &1_u16.to_le_bytes());
+        self.push(taken, length);
+        self.delivered(length);
+    }
+
+    fn push(&mut self, taken: Taken, written: usize) {
+        self.used = self.used.max(taken.place + 1);
+        let written = u32::try_from(written).unwrap_or(u32::MAX);
+        self.filled.push((taken.element, written));
+    }
+
+    fn delivered(&mut self, length: usize) {
+        self.frames += 1;
+        self.bytes += length.saturating_sub(HEADER);
+    }
+
+    /// Hands out a frame over as many buffers as it needs. Its first `there` bytes are in `buffer`
+    /// already, and `rest` are the others.
+    fn deliver(&mut self, buffer: Taken, there: usize, rest: &[u8]) -> Delivery {
+        let length = there + rest.len();
+        let mut buffers = vec![buffer];
+        let mut room = buffers[0].element.writable_len();
+        while room < length as u64 {
+            if !self.mergeable {
+                // One buffer is all that a frame may have, and this one is too small.
+                self.untake(buffers);
+                return Delivery::Dropped;
+            }
+            let Some(next) = self.take(1).pop() else {
+                self.untake(buffers);
+                return Delivery::TooFew;
+            };
+            room += next.element.writable_len();
+            buffers.push(next);
+        }
+        write(&buffers, there as u64, rest);
+        let count = u16::try_from(buffers.len()).unwrap_or(u16::MAX);
+        write(&buffers, BUFFERS, &count.to_le_bytes());
+        let mut left = length;
+        for taken in buffers {
+            let room = usize::try_from(taken.element.writable_len()).unwrap_or(usize::MAX);
+            let written = left.min(room);
+            left -= written;
+            self.push(taken, written);
+        }
+        self.delivered(length);
+        Delivery::Done
+    }
+
+    /// Ends the burst: the driver sees all frames at once, and what was not needed is offered again.
+    fn end(mut self, card: &Card, began: Instant) {
+        let mut spare = Vec::from(self.spare);
+        spare.sort_by_key(|taken| taken.place);
+        let spare = spare.into_iter().map(|mut taken| {
+            if taken.place < self.used {
+                taken.element.overtaken();
+            }
+            taken.element
+        });
+        self.queue.give_back(spare.collect());
+        if !self.filled.is_empty() {
+            self.queue.complete_all(std::mem::take(&mut self.filled));
+            card.stats.rx.passed(self.frames, self.bytes);
+            card.stats.rx.burst(began.elapsed());
+        }
+    }
+}
+
+/// Copies bytes into buffers, from byte `offset` of all of them on.
+fn write(buffers: &[Taken], offset: u64, bytes: &[u8]) {
+    let (mut offset, mut rest) = (offset, bytes);
+    for Taken { element, .. } in buffers {
+        if rest.is_empty() {
+            return;
+        }
+        let written = element.write_at(offset, rest);
+        rest = rest.get(written..).unwrap_or_default();
+        offset = offset.saturating_sub(element.writable_len());
     }
 }
 
@@ -147,104 +286,132 @@ fn burst(
     queue: &Arc<Virtqueue>,
     card: &Card,
     tap: &Tap,
-    frames: &mut Frames,
+    intake: &mut Intake,
     mergeable: bool,
 ) -> Burst {
-    let mut buffers = Buffers {
-        queue,
-        spare: VecDeque::new(),
-        filled: Vec::new(),
-    };
     let began = Instant::now();
-    let end = fill(&mut buffers, card, tap, frames, mergeable);
-    queue.give_back(buffers.spare.into());
-    if !buffers.filled.is_empty() {
-        queue.complete_all(buffers.filled);
-        card.stats.rx.burst(began.elapsed());
+    if !card.link {
+        return drain(card, tap, intake);
     }
+    let mut buffers = Buffers::new(queue, mergeable);
+    let end = fill(&mut buffers, card, tap, intake);
+    buffers.end(card, began);
     end
 }
 
-/// Copies frames into buffers until something is missing.
-fn fill(
+/// Throws away what comes, for the cable is not plugged in.
+fn drain(card: &Card, tap: &Tap, intake: &mut Intake) -> Burst {
+    intake.make_rooms(1);
+    let Some(room) = intake.rooms.first_mut() else {
+        return Burst::Failed;
+    };
+    for _ in 0..BURST {
+        match tap.receive(room) {
+            Ok(_) => card.stats.rx.dropped(1),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Burst::Drained,
+            Err(_) => return Burst::Failed,
+        }
+    }
+    Burst::More
+}
+
+/// Fills buffers with frames until something is missing.
+fn fill(buffers: &mut Buffers<'_>, card: &Card, tap: &Tap, intake: &mut Intake) -> Burst {
+    let mut handled = 0;
+    while handled < BURST {
+        // Also right after a read: those behind the first that waits have given their buffers back.
+        if !hand_out_waiting(buffers, card, intake) {
+            return Burst::Full;
+        }
+        let elements = buffers.take(intake.next);
+        if elements.is_empty() {
+            return Burst::Full;
+        }
+        let asked = elements.len();
+        let (lengths, failed) = intake.read(tap, &elements);
+        let came = lengths.iter().filter(|length| **length > 0).count();
+        handled += came;
+        settle(buffers, card, intake, elements, &lengths);
+        if came < asked && intake.waiting.is_empty() {
+            return match failed && came == 0 {
+                true => Burst::Failed,
+                false => Burst::Drained,
+            };
+        }
+    }
+    Burst::More
+}
+
+/// Copies waiting frames into buffers; whether all have left.
+fn hand_out_waiting(buffers: &mut Buffers<'_>, card: &Card, intake: &mut Intake) -> bool {
+    while let Some(frame) = intake.waiting.front() {
+        let Some(buffer) = buffers.take(1).pop() else {
+            return false;
+        };
+        match buffers.deliver(buffer, 0, frame) {
+            Delivery::TooFew => return false,
+            Delivery::Dropped => card.stats.rx.dropped(1),
+            Delivery::Done => {}
+        }
+        intake.waiting.pop_front();
+    }
+    true
+}
+
+/// Hands out what a read gave to each element.
+fn settle(
     buffers: &mut Buffers<'_>,
     card: &Card,
-    tap: &Tap,
-    frames: &mut Frames,
-    mergeable: bool,
-) -> Burst {
-    let (mut handled, mut delivered, mut bytes) = (0, 0, 0);
-    let end = loop {
-        if frames.waiting.is_empty() {
-            if handled >= BURST {
-                break Burst::More;
-            }
-            match frames.read(tap) {
-                Got::Frames => {}
-                Got::Nothing => break Burst::Drained,
-                Got::Failure => break Burst::Failed,
+    intake: &mut Intake,
+    elements: Vec<Taken>,
+    lengths: &[usize],
+) {
+    let mut frames = Vec::new();
+    for (at, (taken, length)) in zip(elements, lengths).enumerate() {
+        match length {
+            0 => buffers.spare.push_back(taken),
+            _ => frames.push((at, taken, *length)),
+        }
+    }
+    for (at, taken, length) in frames {
+        let there = there(&taken, length);
+        let room = intake.rooms.get(at);
+        let rest = room.and_then(|room| room.get(..length - there));
+        let rest = rest.unwrap_or_default();
+        if !intake.waiting.is_empty() {
+            // Those behind one that waits wait as well.
+            intake.waiting.push_back(copy_out(&taken, there, rest));
+            buffers.untake(vec![taken]);
+        } else if rest.is_empty() {
+            buffers.fill(taken, length);
+        } else {
+            match buffers.deliver(taken, there, rest) {
+                Delivery::Done => {}
+                Delivery::Dropped => card.stats.rx.dropped(1),
+                // Its first buffer is in front of those at hand.
+                Delivery::TooFew => {
+                    let first = buffers.spare.front();
+                    let frame = first.map(|first| copy_out(first, there, rest));
+                    intake.waiting.extend(frame);
+                }
             }
         }
-        let ahead = frames.waiting.len();
-        let Some(&(room, length)) = frames.waiting.front() else {
-            break Burst::Drained;
-        };
-        let frame = frames.rooms.get_mut(room).and_then(|r| r.get_mut(..length));
-        let outcome = match frame {
-            Some(frame) if card.link => deliver(buffers, frame, ahead, mergeable),
-            _ => Delivery::Dropped,
-        };
-        match outcome {
-            Delivery::Done => {
-                delivered += 1;
-                bytes += length - HEADER;
-            }
-            Delivery::Dropped => card.stats.rx.dropped(1),
-            Delivery::TooFew => break Burst::Full,
-        }
-        frames.waiting.pop_front();
-        handled += 1;
-    };
-    card.stats.rx.passed(delivered, bytes);
-    end
+    }
 }
 
-/// What became of a frame.
-enum Delivery {
-    Done,
-    Dropped,
-    /// The driver offers too few buffers now: it waits.
-    TooFew,
+/// How many bytes of a frame of `length` were read into its buffer.
+fn there(taken: &Taken, length: usize) -> usize {
+    if taken.element.writable_count() >= MOST_PIECES {
+        return 0;
+    }
+    usize::try_from(taken.element.writable_len()).map_or(length, |room| room.min(length))
 }
 
-/// Copies a frame into buffers of the driver. `ahead` frames wait, this one among them.
-fn deliver(buffers: &mut Buffers<'_>, frame: &mut [u8], ahead: usize, mergeable: bool) -> Delivery {
-    let mut taken: Vec<Element> = Vec::with_capacity(1);
-    let mut room = 0;
-    while room < frame.len() as u64 {
-        if !mergeable && !taken.is_empty() {
-            // One buffer is all that a frame may have, and this one is too small.
-            buffers.untake(taken);
-            return Delivery::Dropped;
-        }
-        let Some(element) = buffers.take(ahead) else {
-            buffers.untake(taken);
-            return Delivery::TooFew;
-        };
-        room += element.writable_len();
-        taken.push(element);
-    }
-    // virtio 1.3 §5.1.6.4: 1 also without mergeable buffers.
-    let count = u16::try_from(taken.len()).unwrap_or(u16::MAX);
-    if let Some(place) = frame.get_mut(BUFFERS) {
-        place.copy_from_slice(&count.to_le_bytes());
-    }
-    let mut rest: &[u8] = frame;
-    for element in taken {
-        let written = element.write_at(0, rest);
-        rest = rest.get(written..).unwrap_or_default();
-        let written = u32::try_from(written).unwrap_or(u32::MAX);
-        buffers.filled.push((element, written));
-    }
-    Delivery::Done
+/// A frame whose first `there` bytes are in a buffer.
+fn copy_out(taken: &Taken, there: usize, rest: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0; there];
+    let read = taken.element.read_back(&mut frame);
+    frame.truncate(read);
+    frame.extend_from_slice(rest);
+    frame
 }

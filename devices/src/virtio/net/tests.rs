@@ -6,7 +6,7 @@ use crate::backend::tap::{HEADER, Tap};
 use crate::device::Device;
 use crate::state::{Origin, Saved};
 use crate::testing::{FakeMachine, clean, dirty};
-use crate::virtio::testing::{Driver, NEEDS_RESET, Ring, USUAL, peek, poke};
+use crate::virtio::testing::{Desc, Driver, NEEDS_RESET, Ring, USUAL, WRITE, peek, poke};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
@@ -278,4 +278,114 @@ fn resets_in_the_middle_of_traffic_leave_one_reader() {
         assert_eq!(peek(&machine, DATA + 12, 1), [seed]);
         driver.reset();
     }
+}
+
+/// Lengths that are spread over what cards carry, the same in each run.
+fn lengths(count: usize, most: u64) -> Vec<usize> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        ((state >> 33) % most + 1) as usize
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+#[test]
+fn frames_of_all_sizes_stay_whole_and_in_order_however_scarce_buffers_are() {
+    const ROOM: u32 = 700;
+    let machine = FakeMachine::new(0x20_0000);
+    let (device, mut ends) = card(&machine, &spec(1), Origin::Fresh);
+    let driver = Driver::find(&machine, ADDRESS);
+    let mut ring = driver.start(FEATURES, &[64, 64], RINGS).remove(0);
+    let lengths = lengths(300, 4000);
+    let frames = lengths
+        .iter()
+        .zip(0_u32..)
+        .map(|(length, seed)| frame(*length, seed as u8));
+    let frames: Vec<Vec<u8>> = frames.collect();
+    let (end, theirs) = (ends.remove(0), frames.clone());
+    let sender = std::thread::spawn(move || {
+        for frame in theirs {
+            end.send(&frame).expect("send");
+        }
+    });
+    // From too few for one large frame to enough for a burst.
+    let at = |head: u16| DATA + u64::from(head) * 0x1000;
+    let mut free: Vec<u16> = (0..64).collect();
+    let mut pauses = 0;
+    for (frame, number) in frames.iter().zip(0_u32..) {
+        let mut left = frame.len();
+        let mut got = Vec::new();
+        while left > 0 {
+            let wanted = number as usize % 44 + 6;
+            while ring.used_index(&machine) == ring.next_used && 64 - free.len() < wanted {
+                let head = free.pop().expect("there are 64");
+                ring.set(&machine, head, Desc::new(at(head), ROOM, WRITE, 0));
+                ring.offer(&machine, head);
+                driver.kick(0);
+            }
+            if number % 40 == 7 && pauses < number {
+                device.pause();
+                device.resume();
+                pauses = number;
+            }
+            let (head, length) = ring.wait_used(&machine);
+            let head = head as u16;
+            free.push(head);
+            got.extend(peek(&machine, at(head), length as usize));
+            left = left.saturating_sub(length as usize);
+        }
+        assert_eq!(
+            got[10..12],
+            (frame.len().div_ceil(ROOM as usize) as u16).to_le_bytes()
+        );
+        assert_eq!(got[HEADER..], frame[HEADER..], "frame {number}");
+    }
+    sender.join().expect("all were sent");
+    assert_eq!(device.stats()["rx"]["dropped"], 0);
+}
+
+#[test]
+fn a_dropped_frame_costs_no_buffer() {
+    let machine = FakeMachine::new(0x20_0000);
+    let (device, ends) = card(&machine, &spec(1), Origin::Fresh);
+    let driver = Driver::find(&machine, ADDRESS);
+    let features = FEATURES & !feature::MERGEABLE;
+    let mut ring = driver.start(features, &[64, 64], RINGS).remove(0);
+    for round in 0..12_u8 {
+        for at in 0..4 {
+            ring.chain(&machine, &[(DATA + at * 0x1000, 200, true)]);
+        }
+        // They are there before the card looks, so that it reads several at once.
+        device.pause();
+        for (large, seed) in [
+            (true, 0),
+            (false, 1),
+            (true, 2),
+            (false, 3),
+            (false, 4),
+            (false, 5),
+        ] {
+            let length = if large { 500 } else { 100 };
+            ends[0]
+                .send(&frame(length, round * 8 + seed))
+                .expect("send");
+        }
+        device.resume();
+        let mut heads = Vec::new();
+        for seed in [1, 3, 4, 5] {
+            let (head, length) = ring.wait_used(&machine);
+            assert_eq!(length, 112);
+            let at = DATA + u64::from(head % 4) * 0x1000;
+            assert_eq!(peek(&machine, at + 12, 1), [round * 8 + seed]);
+            heads.push(head);
+        }
+        heads.sort_unstable();
+        let first = u32::from(round) * 4;
+        assert_eq!(heads, [first, first + 1, first + 2, first + 3]);
+    }
+    assert_eq!(device.stats()["rx"]["dropped"], 24);
+    assert_eq!(driver.status() & NEEDS_RESET, 0);
 }

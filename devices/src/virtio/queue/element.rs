@@ -10,7 +10,7 @@ use std::sync::Arc;
 pub struct Element {
     pub(super) queue: Arc<Virtqueue>,
     pub(super) chain: Chain,
-    /// It was parked before, and is not at the available ring's tail.
+    /// It was parked before, or one behind it was used: it is not at the available ring's tail.
     pub(super) was_parked: bool,
     pub(super) ended: bool,
 }
@@ -20,6 +20,11 @@ impl Element {
     pub fn complete(mut self, written: u32) {
         self.ended = true;
         self.queue.finish(&[(self.chain.head(), written)], &[]);
+    }
+
+    /// A request behind this one was used before it: should it be given back, then as one that was parked.
+    pub fn overtaken(&mut self) {
+        self.was_parked = true;
     }
 
     /// The request cannot be done now: it is tried again after the next resume.
