@@ -14,7 +14,9 @@ use crate::memory::{GuestMemory, mark_dirty};
 use images::Buffer;
 use std::sync::Arc;
 use virtio_queue::desc::split::Descriptor;
-use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryBackend};
+use vm_memory::bitmap::{AtomicBitmap, BS};
+use vm_memory::guest_memory::Error;
+use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryBackend, VolatileSlice};
 
 /// Descriptors that one chain may have, whatever the queue's size.
 pub const MAX_DESCRIPTORS: usize = 1024;
@@ -156,7 +158,12 @@ impl Chain {
         let Some(address) = table.address.checked_add(offset) else {
             return Err(outside);
         };
-        self.memory.read_obj(address).map_err(|_| outside)
+        let length = DESCRIPTOR_SIZE as usize;
+        match GuestMemoryBackend::get_slice(&*self.memory, address, length) {
+            Ok(slice) => slice.read_obj(0).map_err(|_| outside),
+            // It may lie across regions.
+            Err(_) => self.memory.read_obj(address).map_err(|_| outside),
+        }
     }
 
     fn add(&mut self, descriptor: &Descriptor) -> Result<(), ChainError> {
@@ -178,8 +185,29 @@ impl Chain {
             len,
         };
         let bytes = usize::try_from(len).map_err(|_| outside())?;
+        match GuestMemoryBackend::get_slice(&*self.memory, address, bytes) {
+            Ok(slice) if bytes > 0 => self.pieces.push(Piece {
+                address,
+                host: slice.ptr_guard_mut().as_ptr(),
+                len: bytes,
+            }),
+            // An empty piece adds nothing.
+            Ok(_) => {}
+            Err(_) => self.add_across(address, bytes)?,
+        }
+        if !descriptor.is_write_only() {
+            self.readable = self.pieces.len();
+        }
+        Ok(())
+    }
+
+    /// Adds a piece across regions, which becomes several.
+    fn add_across(&mut self, address: GuestAddress, bytes: usize) -> Result<(), ChainError> {
+        let outside = || ChainError::Outside {
+            address: address.0,
+            len: u32::try_from(bytes).unwrap_or(u32::MAX),
+        };
         let mut at = address;
-        // An empty piece has no slices and adds nothing; a piece across regions becomes several.
         for slice in GuestMemoryBackend::get_slices(&*self.memory, address, bytes) {
             let slice = slice.map_err(|_| outside())?;
             self.pieces.push(Piece {
@@ -188,9 +216,6 @@ impl Chain {
                 len: slice.len(),
             });
             at = GuestAddress(at.0.wrapping_add(slice.len() as u64));
-        }
-        if !descriptor.is_write_only() {
-            self.readable = self.pieces.len();
         }
         Ok(())
     }
@@ -226,6 +251,11 @@ impl Chain {
         self.writable_pieces().len()
     }
 
+    /// A piece lies in one region.
+    fn slice(&self, piece: &Piece) -> Result<VolatileSlice<'_, BS<'_, AtomicBitmap>>, Error> {
+        GuestMemoryBackend::get_slice(&*self.memory, piece.address, piece.len)
+    }
+
     fn readable_pieces(&self) -> &[Piece] {
         self.pieces.get(..self.readable).unwrap_or_default()
     }
@@ -251,9 +281,10 @@ impl Chain {
             let Some(target) = data.get_mut(done..done + piece.len) else {
                 return done;
             };
-            if self.memory.read_slice(target, piece.address).is_err() {
+            let Ok(slice) = self.slice(&piece) else {
                 return done;
-            }
+            };
+            slice.copy_to(target);
             done += piece.len;
         }
         done
@@ -266,9 +297,10 @@ impl Chain {
             let Some(source) = data.get(done..done + piece.len) else {
                 return done;
             };
-            if self.memory.write_slice(source, piece.address).is_err() {
+            let Ok(slice) = self.slice(&piece) else {
                 return done;
-            }
+            };
+            slice.copy_from(source);
             done += piece.len;
         }
         done

@@ -32,7 +32,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use virtio_queue::{Queue, QueueState, QueueT};
-use vm_memory::{Address, Bytes, GuestAddress, GuestAddressSpace};
+use vm_memory::{Address, Bytes, GuestAddress, GuestAddressSpace, GuestMemoryBackend};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 /// Flag of the available ring: the driver wants no interrupts (virtio 1.3 §2.7.7).
@@ -407,12 +407,22 @@ impl Virtqueue {
         }
         let before = core.queue.next_used();
         let mut index = before;
+        // Across regions it has no slice, and each entry is looked for.
+        let length = usize::from(self.table.size) * 8;
+        let entries = GuestMemoryBackend::get_slice(memory, self.used_at(4)?, length);
         for (head, len) in used {
-            let slot = u64::from(index % self.table.size);
-            let entry = (u64::from(*len) << 32) | u64::from(*head);
-            memory
-                .write_obj(entry.to_le(), self.used_at(4 + slot * 8)?)
-                .map_err(|_| QueueError::Used)?;
+            let slot = index % self.table.size;
+            let entry = ((u64::from(*len) << 32) | u64::from(*head)).to_le();
+            let written = match &entries {
+                Ok(entries) => entries.write_obj(entry, usize::from(slot) * 8).is_ok(),
+                Err(_) => {
+                    let place = self.used_at(4 + u64::from(slot) * 8)?;
+                    memory.write_obj(entry, place).is_ok()
+                }
+            };
+            if !written {
+                return Err(QueueError::Used);
+            }
             index = index.wrapping_add(1);
         }
         core.queue.set_next_used(index);
