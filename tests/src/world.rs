@@ -48,6 +48,11 @@ impl World {
         neighbour
     }
 
+    /// Where the cores of guests that crashed are.
+    pub fn dumps(&self) -> PathBuf {
+        self.path("store").join("var/lib/vm/dump")
+    }
+
     /// A file beside the store.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)

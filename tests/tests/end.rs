@@ -117,12 +117,66 @@ fn a_guest_that_ends_stays_for_a_look_where_its_definition_says_preserve() {
     }
 }
 
+/// Files with the cores of a domain, in the order of their making.
+fn cores(world: &World) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(world.dumps()).into_iter().flatten();
+    let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
+}
+
+fn is_core(path: &std::path::Path) -> bool {
+    let bytes = std::fs::read(path).expect("a file");
+    // An ELF core for x86-64, as long as its guest's memory at least.
+    bytes.starts_with(b"\x7fELF") && bytes[16] == 4 && bytes[18] == 62 && bytes.len() > 64 << 20
+}
+
+#[test]
+fn a_guest_that_crashes_leaves_a_core_where_its_definition_says_so() {
+    skip_unless!(tests::have_kvm(), "no /dev/kvm");
+    let world = World::new();
+    for how in ["panic", "fault"] {
+        start(&world, how, "coredump-destroy");
+        let name = format!("{how}-coredump-destroy");
+        comes_to(&world, &name, "shut off (crashed)");
+        let left = cores(&world);
+        assert_eq!(left.len(), 1, "{left:?}");
+        assert!(is_core(&left[0]));
+        assert!(world.ok(&["logs", &name]).contains("core"));
+        std::fs::remove_file(&left[0]).expect("a core");
+    }
+    // One that ends in peace leaves none, once its end was seen.
+    start(&world, "off", "destroy");
+    comes_to(&world, "off-destroy", "shut off (shutdown)");
+    assert!(cores(&world).is_empty());
+}
+
+#[test]
+fn a_guest_that_restarts_after_each_crash_leaves_a_core_while_there_are_files() {
+    skip_unless!(tests::have_kvm(), "no /dev/kvm");
+    let world = World::new();
+    start(&world, "fault", "coredump-restart");
+    let name = "fault-coredump-restart";
+    let pid = world.pid(name);
+    let mut console = Console::open(&world, name);
+    for _ in 0..6 {
+        console.wait_for("ready");
+    }
+    assert_eq!(world.pid(name), pid);
+    let left = cores(&world);
+    assert_eq!(left.len(), 4, "{left:?}");
+    assert!(left.iter().all(|core| is_core(core)));
+    world.ok(&["destroy", name]);
+    assert_eq!(cores(&world).len(), 4);
+}
+
 #[test]
 fn what_is_not_built_is_refused_by_name_at_start() {
     skip_unless!(tests::have_kvm(), "no /dev/kvm");
     let world = World::new();
     let kernel = tests::guest::build().expect("the test guest");
-    for action in ["coredump-destroy", "coredump-restart", "rename-restart"] {
+    {
+        let action = "rename-restart";
         world.define_xml(&format!(
             "<domain type='kvm'><name>{action}</name><memory unit='MiB'>64</memory><vcpu>1</vcpu>\
              <os><type arch='x86_64' machine='q35'>hvm</type><kernel>{}</kernel></os>\

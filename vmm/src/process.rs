@@ -17,7 +17,7 @@ use crate::machine::decider::End;
 use crate::machine::driver::Driver;
 use crate::machine::inbox::Inbox;
 use crate::machine::{self, Machine};
-use crate::sandbox::{self, Termination};
+use crate::sandbox;
 use crate::snapshot;
 use devices::backend::char::{LogFiles, RotatingLog};
 use devices::files::Files;
@@ -154,6 +154,8 @@ struct Host {
     /// Held, never touched.
     _run_lock: Option<OwnedFd>,
     end_reason: Option<OwnedFd>,
+    /// Where cores of the guest go, should it crash.
+    cores: Vec<File>,
     server: Option<Server>,
 }
 
@@ -165,6 +167,11 @@ impl Host {
             control: spec.control.map(take).transpose()?,
             _run_lock: spec.run_lock.map(take).transpose()?,
             end_reason: spec.end_reason.map(take).transpose()?,
+            cores: spec
+                .cores
+                .iter()
+                .map(|file| take(file.fd).map(File::from))
+                .collect::<Result<_, _>>()?,
             server: None,
         };
         let sink: logging::Sink = match &spec.log {
@@ -223,7 +230,9 @@ fn live(spec: MachineSpec, files: &Arc<Files>, host: &mut Host) -> Result<End, S
         let server = Server::start(listener, inbox.clone(), outbox.clone());
         host.server = Some(server.map_err(|error| format!("the control socket: {error}"))?);
     }
-    Ok(drive(machine, inbox, outbox, paused, &termination))
+    let cores = std::mem::take(&mut host.cores);
+    let driver = Driver::new(Arc::new(machine), inbox, outbox, paused, cores);
+    Ok(driver.drive(&termination))
 }
 
 /// The VNC server, where the spec has one. It is left to the kernel at the end, as the machine is.
@@ -258,14 +267,4 @@ fn start(machine: &Machine, paused: bool) -> Result<(), String> {
         machine.start();
         Ok(())
     }
-}
-
-fn drive(
-    machine: Machine,
-    inbox: Inbox,
-    outbox: Outbox,
-    paused: bool,
-    termination: &Termination,
-) -> End {
-    Driver::new(Arc::new(machine), inbox, outbox, paused).drive(termination)
 }

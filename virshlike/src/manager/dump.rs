@@ -2,8 +2,9 @@
 
 use super::{Domain, Manager};
 use crate::error::{Error, Kind, Result};
-use crate::runtime::cgroup;
+use crate::model;
 use crate::runtime::guest::{ANSWER, explain};
+use crate::runtime::{cgroup, cores};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
@@ -11,12 +12,26 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use vmm_api::control::Request;
+use vmm_api::spec::EndAction;
 use vmm_api::state::AfterDump;
 
 /// How long a dump may take: a terabyte at a slow disk's speed.
 const PATIENCE: Duration = Duration::from_secs(4 * 3600);
 
+/// Cores that a guest may leave which restarts after each crash, before it is started anew.
+const CORES_OF_ONE_RUN: usize = 4;
+
 impl Manager {
+    /// Files for the cores of a guest that is about to start, where its definition wants them.
+    pub(super) fn core_files(&self, model: &model::Domain) -> Result<Vec<(File, PathBuf)>> {
+        let count = match model.on_crash {
+            _ if !model.core_on_crash => return Ok(Vec::new()),
+            EndAction::Restart => CORES_OF_ONE_RUN,
+            EndAction::Destroy | EndAction::Preserve => 1,
+        };
+        cores::create(&self.store.layout().dump(), &model.name, count)
+    }
+
     /// Writes RAM and registers of a guest into `path`, for its owner alone. The file has its name only when
     /// it is whole.
     ///

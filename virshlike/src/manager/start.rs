@@ -165,6 +165,7 @@ impl Manager {
                 .map(|(alias, plug)| (alias, plug.port))
                 .collect(),
             cpu: built.cpu.take(),
+            cores: Vec::new(),
             vnc: None,
             process: None,
         };
@@ -250,6 +251,10 @@ impl Manager {
         display::open(spec, descriptors, &checked.model, dir, record)?;
         spec.host.control = Some(descriptors.keep(dir.listen(CONTROL)?));
         spec.host.end_reason = Some(descriptors.keep(dir.create_end()?));
+        for (file, path) in self.core_files(&checked.model)? {
+            record.cores.push(path.display().to_string());
+            spec.host.cores.push(descriptors.keep_named(file, &path));
+        }
         spec.host.log = Some(log(descriptors, &logs, "vmm.log", VMM_LOG)?);
         let high = rustix::io::fcntl_dupfd_cloexec(&lock, LOCK_NUMBER)
             .map_err(|error| Error::io("hold the lock in", dir.path(), &error.into()))?;

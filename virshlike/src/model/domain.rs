@@ -50,6 +50,8 @@ pub struct Domain {
     pub on_reboot: EndAction,
     /// `<on_crash>`; destroy when absent.
     pub on_crash: EndAction,
+    /// A core is written before that (`coredump-destroy`, `coredump-restart`).
+    pub core_on_crash: bool,
     /// `<emulator>`: recorded, never run.
     pub emulator: Option<String>,
     /// Disks in the order of the document.

@@ -5,7 +5,8 @@
 //!
 //! Words on its kernel command line make it misbehave: `fake.fail` ends it at once with a reason,
 //! `fake.vanish` without one, `fake.deaf` leaves the control socket unanswered, `fake.stubborn`
-//! ignores the power button, `fake.mute` has an agent that says nothing. It must never be reachable from a release of the product.
+//! ignores the power button, `fake.mute` has an agent that says nothing, `fake.crash` crashes when it is resumed. It must never be
+//! reachable from a release of the product.
 
 mod agent;
 
@@ -44,6 +45,8 @@ struct Ends {
     console: Option<UnixListener>,
     agent: Option<UnixListener>,
     end: File,
+    /// Where the core goes when it crashes.
+    core: Option<File>,
 }
 
 struct Machine {
@@ -76,6 +79,10 @@ pub fn serve_process(spec: MachineSpec) -> io::Result<EndReason> {
             .transpose()?
             .map(Into::into),
         end: find(spec.host.end_reason)?.into(),
+        core: core_of(&spec)
+            .map(|fd| find(Some(fd)))
+            .transpose()?
+            .map(Into::into),
     };
     serve(spec, ends)
 }
@@ -85,6 +92,10 @@ fn console_of(spec: &MachineSpec) -> Option<Fd> {
         DeviceKind::Serial(serial) => serial.console,
         _ => None,
     })
+}
+
+fn core_of(spec: &MachineSpec) -> Option<Fd> {
+    spec.host.cores.first().map(|core| core.fd)
 }
 
 fn balloon(spec: &MachineSpec) -> Option<&BalloonSpec> {
@@ -152,6 +163,9 @@ fn serve(spec: MachineSpec, mut ends: Ends) -> io::Result<EndReason> {
     let RunState::Stopped { reason } = machine.state() else {
         return Err(io::Error::other("over without a reason"));
     };
+    if let Some(mut core) = ends.core.filter(|_| reason == EndReason::Crashed) {
+        core.write_all(b"\x7fELF")?;
+    }
     let record = EndRecord::new(reason, "", seconds_now());
     ends.end.write_all(record.to_line().as_bytes())?;
     for thread in threads {
@@ -282,6 +296,7 @@ impl Machine {
                     detail: String::new(),
                 },
             ),
+            Request::Resume if cmdline.contains("fake.crash") => end = Some(EndReason::Crashed),
             Request::Resume => self.set(state.release(PauseReason::User), &Event::Running),
             Request::Powerdown if !cmdline.contains("fake.stubborn") => {
                 end = Some(EndReason::Shutdown);
@@ -419,6 +434,10 @@ impl VmDriver for FakeDriver {
                     .transpose()?
                     .map(Into::into),
                 end: take(&mut descriptors, spec.host.end_reason)?.into(),
+                core: core_of(&spec)
+                    .map(|fd| take(&mut descriptors, Some(fd)))
+                    .transpose()?
+                    .map(Into::into),
             };
             let end = serve(spec, ends);
             // Everything else, the run lock among it, is held until here.

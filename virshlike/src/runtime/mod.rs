@@ -14,6 +14,7 @@
 pub mod background;
 pub mod cgroup;
 pub mod chain;
+pub mod cores;
 pub mod driver;
 pub mod fake;
 pub mod files;

@@ -49,6 +49,9 @@ pub struct RunRecord {
     /// Paths of the channels' sockets, by alias.
     #[serde(default)]
     pub sockets: BTreeMap<String, String>,
+    /// Paths of the files for cores of its guest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cores: Vec<String>,
     /// Where its VNC server listens.
     #[serde(default)]
     pub vnc: Option<VncPlace>,

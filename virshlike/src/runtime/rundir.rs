@@ -3,6 +3,7 @@
 //! Sockets are bound and reached through the directory's descriptor (`/proc/self/fd/N/control`),
 //! because a socket's path may have 107 bytes only and a store may lie deeper than that.
 
+use super::cores;
 use super::passt;
 use super::record::{LastRun, RECORD_VERSION, RunEnd, RunRecord};
 use crate::error::{Error, Result};
@@ -224,6 +225,7 @@ impl RunDir {
             return Ok(());
         }
         passt::end_all(&record.helpers);
+        cores::clean(record.cores.iter().map(Path::new));
         if record.transient {
             self.remove_sockets(&record);
             return self.remove();
@@ -255,6 +257,7 @@ impl RunDir {
 
     /// Forgets a start that did not succeed, keeping what was known of the run before it.
     pub fn abandon(&self, record: &RunRecord) {
+        cores::clean(record.cores.iter().map(Path::new));
         self.remove_sockets(record);
         for name in [CONTROL, SPEC, LIVE, RUN, END] {
             let _ = fs::remove_file(self.path.join(name));
@@ -315,6 +318,7 @@ mod tests {
             consoles: Default::default(),
             sockets: Default::default(),
             cpu: None,
+            cores: Vec::new(),
             vnc: None,
             process: None,
         }

@@ -216,6 +216,11 @@ impl Layout {
         self.log.join(name)
     }
 
+    /// Where the cores of guests that crashed are.
+    pub fn dump(&self) -> PathBuf {
+        self.lib.join("dump")
+    }
+
     /// A domain's runtime directory.
     pub fn runtime(&self, uuid: Uuid) -> PathBuf {
         self.run.join(uuid.to_string())

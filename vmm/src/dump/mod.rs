@@ -13,7 +13,24 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::AtomicBool;
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
-/// Writes `machine`, which stands still, into `file`, and syncs it.
+/// As [`dump`], but what could not be written whole takes no space.
+///
+/// # Errors
+/// As there; the file is empty then.
+pub fn dump_or_nothing(
+    machine: &Machine,
+    file: &File,
+    abort: &AtomicBool,
+) -> Result<(), SnapshotError> {
+    dump(machine, file, abort).inspect_err(|_| {
+        if let Err(error) = file.set_len(0) {
+            tracing::warn!(%error, "a part of a core cannot be taken back");
+        }
+    })
+}
+
+/// Writes `machine`, which stands still, into `file`, and syncs it. The head comes last: a file without
+/// one is no whole core.
 ///
 /// # Errors
 /// [`SnapshotError`]; the file is then no whole core.
@@ -38,10 +55,11 @@ pub fn dump(machine: &Machine, file: &File, abort: &AtomicBool) -> Result<(), Sn
     file.set_len(0).map_err(io("emptying the file"))?;
     file.set_len(layout.length())
         .map_err(io("sizing the file"))?;
-    file.write_all_at(&layout.head, 0)
-        .map_err(io("writing headers and registers"))?;
     for (region, load) in memory.iter().zip(&layout.loads) {
         write_region(region, load.offset, file, abort)?;
     }
-    file.sync_all().map_err(io("syncing guest memory"))
+    file.sync_all().map_err(io("syncing guest memory"))?;
+    file.write_all_at(&layout.head, 0)
+        .map_err(io("writing headers and registers"))?;
+    file.sync_all().map_err(io("syncing headers and registers"))
 }

@@ -13,6 +13,7 @@
 //! done, or with a refusal that says what would be accepted. Notes of the guest are served before
 //! waiting clients, because what the guest did came first. No threads, sockets or time in here.
 
+mod core;
 mod note;
 
 pub use note::GuestNote;
@@ -64,6 +65,8 @@ pub enum Step {
     Save,
     /// Write its RAM and registers as a core into that file.
     Dump(AfterDump),
+    /// Write the core of a guest that crashed into the next file for one.
+    Core,
     /// Stand still, flush, and leave the process.
     End(End),
 }
@@ -107,6 +110,10 @@ pub struct Decider<T> {
     terminating: bool,
     /// The guest was asked to power off so that it can start again.
     rebooting: bool,
+    /// Names of the files for cores that are left.
+    cores: VecDeque<String>,
+    /// What a guest that is held for its core died of.
+    crash: Option<String>,
 }
 
 #[derive(Debug)]
@@ -140,6 +147,8 @@ impl<T> Decider<T> {
             saved: false,
             terminating: false,
             rebooting: false,
+            cores: VecDeque::new(),
+            crash: None,
         }
     }
 
@@ -188,6 +197,7 @@ impl<T> Decider<T> {
             Step::RunOn => self.ran_on(busy, result),
             Step::Save => self.was_saved(busy, result),
             Step::Dump(then) => self.was_dumped(busy, then, result),
+            Step::Core => self.left_core(&busy.detail, result),
             Step::End(end) => self.ended(busy, end, result),
         };
         effects.extend(self.next());
@@ -288,6 +298,7 @@ impl<T> Decider<T> {
                 PauseReason::User,
                 String::new(),
             ),
+            GuestNote::Crashed(detail) if self.wants_core() => return self.hold_for_core(detail),
             GuestNote::Crashed(detail) => (
                 self.actions.on_crash,
                 EndReason::Crashed,
@@ -380,10 +391,9 @@ impl<T> Decider<T> {
     fn paused(&mut self, busy: Busy<T>, result: Result<(), String>) -> Effects<T> {
         if let Err(message) = result {
             self.job = None;
-            return vec![answer_failed(busy.owner, message)]
-                .into_iter()
-                .flatten()
-                .collect();
+            let mut effects = self.held_for_core(Err(message.clone()));
+            effects.extend(answer_failed(busy.owner, message));
+            return effects;
         }
         let was_running = self.run.runs();
         self.run = self.run.hold(busy.hold);
@@ -398,6 +408,7 @@ impl<T> Decider<T> {
             effects.extend(self.job_paused(busy.owner));
         } else {
             effects.extend(busy.owner.map(|who| Effect::Answer(who, Ok(()))));
+            effects.extend(self.held_for_core(Ok(())));
         }
         effects
     }
@@ -524,17 +535,7 @@ impl<T> Decider<T> {
         }
         .into_iter()
         .collect();
-        effects.extend(match then {
-            AfterDump::Resume if self.run.runs() => {
-                self.start(Step::Resume, PauseReason::Job, None)
-            }
-            AfterDump::Resume => Vec::new(),
-            AfterDump::Crash => {
-                let detail = "it was dumped and ended on request";
-                self.end(EndReason::Crashed, detail, None, None)
-            }
-            AfterDump::Reset => self.reset(None),
-        });
+        effects.extend(self.after_dump(then));
         effects
     }
 

@@ -12,6 +12,7 @@ use crate::control::{Outbox, Ticket};
 use crate::sandbox::{self, Termination};
 use crate::{dump, snapshot};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::collections::VecDeque;
 use std::fs::File;
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
@@ -38,12 +39,23 @@ pub struct Driver {
     /// When the start is let go of; `None` afterwards.
     settles: Option<Instant>,
     abort: Arc<AtomicBool>,
+    /// Files for cores that are left, in the order of the spec.
+    cores: VecDeque<File>,
 }
 
 impl Driver {
-    /// Drives `machine`, which runs, or stands still if `paused`.
-    pub fn new(machine: Arc<Machine>, inbox: Inbox, outbox: Outbox, paused: bool) -> Self {
-        let decider = Decider::new(machine.spec().end_actions, paused);
+    /// Drives `machine`, which runs, or stands still if `paused`. `cores` are the files that its spec
+    /// names for the cores of a guest that crashed.
+    pub fn new(
+        machine: Arc<Machine>,
+        inbox: Inbox,
+        outbox: Outbox,
+        paused: bool,
+        cores: Vec<File>,
+    ) -> Self {
+        let spec = machine.spec();
+        let names = spec.host.cores.iter().map(|file| file.name.clone());
+        let decider = Decider::new(spec.end_actions, paused).with_cores(names);
         let started = Instant::now();
         Self {
             machine,
@@ -54,6 +66,7 @@ impl Driver {
             deadline: None,
             settles: Some(started + STARTED),
             abort: Arc::default(),
+            cores: cores.into(),
         }
     }
 
@@ -207,6 +220,14 @@ impl Driver {
             Step::Resume | Step::RunOn => Box::new(move || machine.resume()),
             Step::Reset => Box::new(move || machine.reset()),
             Step::End(_) => Box::new(move || machine.end()),
+            Step::Core => {
+                let file = self.cores.pop_front();
+                let abort = Arc::clone(&self.abort);
+                Box::new(move || {
+                    let file = file.ok_or("there is no file for it")?;
+                    dump::dump_or_nothing(&machine, &file, &abort).map_err(|e| e.to_string())
+                })
+            }
             Step::Save | Step::Dump(_) => {
                 let fd = self
                     .decider

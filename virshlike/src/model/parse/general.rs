@@ -402,6 +402,16 @@ pub(super) fn clock(root: Element<'_>, findings: &mut Findings<'_>) -> Clock {
     }
 }
 
+/// `<on_crash>`, and whether a core is written before.
+pub(super) fn crash_action(root: Element<'_>, findings: &mut Findings<'_>) -> (EndAction, bool) {
+    const NAME: &str = "on_crash";
+    match root.child(NAME).map(|element| element.text()) {
+        Some(text) if text.trim() == "coredump-destroy" => (EndAction::Destroy, true),
+        Some(text) if text.trim() == "coredump-restart" => (EndAction::Restart, true),
+        _ => (end_action(root, NAME, EndAction::Destroy, findings), false),
+    }
+}
+
 pub(super) fn end_action(
     root: Element<'_>,
     name: &str,
@@ -425,7 +435,9 @@ pub(super) fn end_action(
         "coredump-destroy" | "coredump-restart" => {
             findings.keep(
                 element.position(),
-                format!("<{name}> with a core dump is not built yet: 'preserve' keeps the guest for vm dump"),
+                format!(
+                    "<{name}> leaves no core dump: only a guest that crashed does, by <on_crash>"
+                ),
             );
             default
         }

@@ -98,6 +98,7 @@ fn read(root: Element<'_>, findings: &mut Findings<'_>) -> Domain {
             .flat_map(move |devices| devices.children_named(name))
             .enumerate()
     };
+    let on_crash = general::crash_action(root, findings);
     let domain = Domain {
         // Stand-ins for what is missing keep the other checks going; see the module's words.
         name: name.unwrap_or_default(),
@@ -116,7 +117,8 @@ fn read(root: Element<'_>, findings: &mut Findings<'_>) -> Domain {
         clock: general::clock(root, findings),
         on_poweroff: general::end_action(root, "on_poweroff", EndAction::Destroy, findings),
         on_reboot: general::end_action(root, "on_reboot", EndAction::Restart, findings),
-        on_crash: general::end_action(root, "on_crash", EndAction::Destroy, findings),
+        on_crash: on_crash.0,
+        core_on_crash: on_crash.1,
         emulator: general::emulator(devices, findings),
         disks: list("disk")
             .filter_map(|(_, e)| disk::disk(e, findings))

@@ -28,12 +28,14 @@ fn host(spec: &HostSpec, fds: &mut Vec<Fd>) {
         control,
         run_lock,
         end_reason,
+        cores,
         log: own_log,
         vnc,
         start_paused: _,
         powerdown_seconds: _,
     } = spec;
     fds.extend([kvm, control, run_lock, end_reason].into_iter().flatten());
+    fds.extend(cores.iter().map(|file| file.fd));
     log(own_log.as_ref(), fds);
     if let Some(VncSpec {
         listeners,

@@ -126,6 +126,10 @@ pub struct HostSpec {
     /// Where the [`crate::end::EndRecord`] goes.
     #[serde(default)]
     pub end_reason: Option<Fd>,
+    /// Files for the cores of a guest that crashes, before the action of `on_crash` unless that is
+    /// preserve: empty, one for each crash, of which the later ones are for a guest that restarts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cores: Vec<NamedFd>,
     /// The process's own log; standard error when absent.
     #[serde(default)]
     pub log: Option<LogSpec>,
@@ -147,6 +151,7 @@ impl Default for HostSpec {
             control: Default::default(),
             run_lock: Default::default(),
             end_reason: Default::default(),
+            cores: Default::default(),
             log: Default::default(),
             vnc: Default::default(),
             start_paused: false,

@@ -362,13 +362,75 @@ fn actions() -> impl Strategy<Value = EndActions> {
     })
 }
 
+fn names(count: usize) -> impl Iterator<Item = String> {
+    (1..=count).map(|number| format!("{number}.core"))
+}
+
+fn crash(decider: &mut Test) -> Effects<u32> {
+    decider.ask(Ask::Guest(GuestNote::Crashed("it panicked".into())))
+}
+
+#[test]
+fn a_core_is_written_while_the_guest_is_held_and_the_action_follows() {
+    for (result, expected) in [
+        (Ok(()), "it panicked; its core is 1.core"),
+        (
+            Err("no space".to_string()),
+            "it panicked; no core was written to 1.core: no space",
+        ),
+    ] {
+        let mut decider = running().with_cores(names(1));
+        assert_eq!(started(&crash(&mut decider)), Some(&Step::Pause));
+        let effects = decider.finished(Ok(()));
+        assert_eq!(started(&effects), Some(&Step::Core));
+        assert_eq!(decider.run_state().as_str(), "crashed");
+        let effects = decider.finished(result);
+        let Some(Step::End(end)) = started(&effects) else {
+            panic!("{effects:?}");
+        };
+        assert_eq!(end.reason, EndReason::Crashed);
+        assert_eq!(end.detail, expected);
+    }
+}
+
+#[test]
+fn each_crash_of_a_guest_that_restarts_has_a_file_while_there_are_some() {
+    let actions = EndActions {
+        on_crash: EndAction::Restart,
+        ..EndActions::default()
+    };
+    let mut decider: Test = Decider::new(actions, false).with_cores(names(2));
+    for _ in 0..2 {
+        crash(&mut decider);
+        assert_eq!(started(&decider.finished(Ok(()))), Some(&Step::Core));
+        assert_eq!(started(&decider.finished(Ok(()))), Some(&Step::Reset));
+        assert_eq!(started(&decider.finished(Ok(()))), Some(&Step::RunOn));
+        decider.finished(Ok(()));
+        assert!(decider.run_state().runs());
+    }
+    assert_eq!(started(&crash(&mut decider)), Some(&Step::Reset));
+}
+
+#[test]
+fn a_destroy_ends_the_writing_of_a_core() {
+    let mut decider = running().with_cores(names(1));
+    crash(&mut decider);
+    decider.finished(Ok(()));
+    let effects = decider.ask(Ask::Client(RequestKind::Destroy, 1));
+    assert!(effects.contains(&Effect::AbortJob), "{effects:?}");
+    let effects = decider.finished(Err("it was told to stop".into()));
+    assert!(matches!(started(&effects), Some(Step::End(_))));
+    let effects = decider.finished(Ok(()));
+    assert_eq!(answers(&effects), [(1, true)]);
+}
+
 proptest! {
     /// At most one step runs, everybody is answered exactly once, and when all steps have been
     /// finished nobody still waits.
     #[test]
-    fn every_request_is_answered_exactly_once(actions in actions(), paused: bool,
+    fn every_request_is_answered_exactly_once(actions in actions(), paused: bool, cores in 0..3_usize,
             story in prop::collection::vec(moves(), 1..60)) {
-        let mut decider = Decider::new(actions, paused);
+        let mut decider = Decider::new(actions, paused).with_cores(names(cores));
         let mut answered: BTreeMap<u32, u32> = BTreeMap::new();
         let mut running = 0;
         let mut exited = false;

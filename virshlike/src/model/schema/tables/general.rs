@@ -407,7 +407,7 @@ const ENDS: Group = Group {
         honoured(
             "on_crash",
             OneOf(END),
-            "destroy, restart or preserve; destroy when absent",
+            "destroy, restart or preserve; destroy when absent. coredump-destroy and coredump-restart leave a core first, in the store's folder dump (/var/lib/vm/dump): the guest is held meanwhile, and should it not fit, the log and the end say so and the action follows. The files are made at the start, one, or four for a guest that restarts, which afterwards restarts without; those without a core go after the end",
         ),
         warned(
             "on_lockfailure",
