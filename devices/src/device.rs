@@ -15,6 +15,7 @@
 //! runs. Bus accesses come from vCPU threads while none of these calls is under way.
 
 use crate::state::{Saved, StateError};
+use vmm_api::spec::IoLimits;
 use vmm_api::state::Adjustment;
 
 /// A device that cannot do what it is asked.
@@ -78,6 +79,12 @@ pub trait Device: Send + Sync {
     /// running or paused, never while it is saved; must not block.
     fn adjust(&self, setting: Adjustment) -> bool {
         let _ = setting;
+        false
+    }
+
+    /// Takes other limits of its requests; false when it is no disk. Called in every state; must not block.
+    fn limit(&self, limits: &IoLimits) -> bool {
+        let _ = limits;
         false
     }
 

@@ -59,6 +59,7 @@ const COMMANDS: &[&[&str]] = &[
     &["emulatorpin", "web01"],
     &["cpu-stats", "web01"],
     &["iothreadinfo", "web01", "--config"],
+    &["blkdeviotune", "web01", "vda"],
     &["domtime", "web01"],
     &["domhostname", "web01"],
     &["domifaddr", "web01", "--source", "agent"],

@@ -100,3 +100,8 @@ fn definitions_of_networks() {
 fn the_cpu_of_guests_and_host() {
     replay("cpu.txt");
 }
+
+#[test]
+fn the_limits_of_disks() {
+    replay("limits.txt");
+}

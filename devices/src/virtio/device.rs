@@ -5,6 +5,7 @@ use crate::device::DeviceError;
 use crate::state::{Section, StateError};
 use std::io;
 use std::sync::Arc;
+use vmm_api::spec::IoLimits;
 use vmm_api::state::Adjustment;
 
 /// What never changes about a device.
@@ -60,6 +61,12 @@ pub trait VirtioDevice: Send + Sync {
     /// Takes a setting that has changed; see [`crate::device::Device::adjust`].
     fn adjust(&self, setting: Adjustment) -> bool {
         let _ = setting;
+        false
+    }
+
+    /// Takes other limits; see [`crate::device::Device::limit`].
+    fn limit(&self, limits: &IoLimits) -> bool {
+        let _ = limits;
         false
     }
 

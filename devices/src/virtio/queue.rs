@@ -342,6 +342,11 @@ impl Virtqueue {
         })
     }
 
+    /// Whether it gives requests out: it is neither paused, stopped nor broken.
+    pub fn is_running(&self) -> bool {
+        self.lock().phase == Phase::Running
+    }
+
     /// Whether its ring was found malformed.
     pub fn is_broken(&self) -> bool {
         self.lock().phase == Phase::Broken

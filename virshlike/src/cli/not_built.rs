@@ -85,14 +85,7 @@ pub const TABLE: &[Absent] = &[
         "change the definition, then start it again: vm edit NAME",
     ),
     later(
-        &[
-            "memtune",
-            "blkiotune",
-            "blkdeviotune",
-            "numatune",
-            "domiftune",
-            "schedinfo",
-        ],
+        &["memtune", "blkiotune", "numatune", "domiftune", "schedinfo"],
         "limits of a domain's memory, disks and network",
         "",
     ),

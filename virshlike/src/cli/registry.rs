@@ -102,6 +102,7 @@ impl Entry {
 pub const ENTRIES: &[Entry] = &[
     Entry::of::<verb::autostart::Autostart>(),
     Entry::of::<verb::autostart_all::AutostartAll>(),
+    Entry::of::<verb::blkdeviotune::Blkdeviotune>(),
     Entry::of::<verb::capabilities::Capabilities>(),
     Entry::of::<verb::completion::Completion>(),
     Entry::of::<verb::console::Console>(),

@@ -353,6 +353,7 @@ fn disk(
                 .unwrap_or(defaults.rerror_policy),
             io: disk.io,
             iothreads: disk.iothreads.clone(),
+            limits: Box::new(disk.limits),
             ..defaults
         }),
     }))

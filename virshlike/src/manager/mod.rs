@@ -35,6 +35,7 @@ mod find;
 pub mod fleet;
 pub mod host;
 pub mod info;
+pub mod limits;
 pub mod machine;
 pub mod memory;
 pub mod metadata;

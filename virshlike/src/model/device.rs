@@ -7,7 +7,7 @@
 use super::user_network::UserNetwork;
 use crate::xml::Position;
 use vmm_api::spec::{
-    CacheMode, DetectZeroes, DiscardMode, ErrorPolicy, ImageFormat, IoEngine, PciAddress,
+    CacheMode, DetectZeroes, DiscardMode, ErrorPolicy, ImageFormat, IoEngine, IoLimits, PciAddress,
     SharePolicy,
 };
 
@@ -61,6 +61,8 @@ pub struct Disk {
     pub serial: Option<String>,
     /// `<boot order=...>`
     pub boot_order: Option<u32>,
+    /// `<iotune>`
+    pub limits: IoLimits,
     /// `<address type='pci'>`
     pub address: Option<PciAddress>,
 }

@@ -15,6 +15,7 @@ mod display;
 mod domain;
 mod dump;
 mod findings;
+mod limits;
 mod memory;
 mod network;
 mod parse;
@@ -31,6 +32,7 @@ pub use complete::complete;
 pub use device::*;
 pub use domain::*;
 pub use dump::{DumpOptions, Live, inactive_xml, live_xml, updated_xml};
+pub use limits::{changed as changed_limits, set_limits};
 pub use memory::{amount_kib, set_current_memory, set_max_memory, set_stats_period};
 pub use network::{
     Dhcp, DhcpHost, Dns, Forward, ForwardMode, Lease, Network, Route, Subnet, complete_network,

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use vmm_api::control::{ControlError, ErrorKind, Event, Reply, Request, Status};
 use vmm_api::end::EndReason;
+use vmm_api::spec::IoLimits;
 use vmm_api::spec::{DeviceKind, DeviceSpec, MIN_MEMORY};
 use vmm_api::state::Adjustment;
 
@@ -171,6 +172,10 @@ impl Driver {
                 screen::press(self.machine.display(), ticket, codes, hold_ms);
                 None
             }
+            (None, Request::LimitDisk { device, limits }) => {
+                ticket.answer(self.limit(&device, &limits));
+                None
+            }
             (None, Request::Stats { device }) => {
                 ticket.answer(self.stats(device.as_deref()));
                 None
@@ -308,6 +313,19 @@ impl Driver {
         }
         let message = "the machine has no memory balloon";
         Err(ControlError::new(ErrorKind::Unsupported, message))
+    }
+
+    fn limit(&self, wanted: &str, limits: &IoLimits) -> Result<Reply, ControlError> {
+        let invalid = |message| Err(ControlError::new(ErrorKind::Invalid, message));
+        if let Err(message) = limits.check() {
+            return invalid(message);
+        }
+        let mut devices = self.machine.devices().iter();
+        if devices.any(|device| device.id() == wanted && device.limit(limits)) {
+            tracing::info!(disk = wanted, ?limits, "limits change");
+            return Ok(Reply::Done);
+        }
+        invalid(format!("no disk is called '{wanted}'"))
     }
 
     fn stats(&self, wanted: Option<&str>) -> Result<Reply, ControlError> {

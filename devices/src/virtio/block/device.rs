@@ -5,6 +5,7 @@ use super::request::{Limits, SECTOR};
 use super::serve::{self, Disk};
 use super::state::{self, BlkState};
 use super::stats::Stats;
+use super::throttle::Throttle;
 use crate::device::DeviceError;
 use crate::registry::Context;
 use crate::state::{Section, StateError};
@@ -17,7 +18,7 @@ use images::exec::{Engine, Executor};
 use std::io;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
-use vmm_api::spec::{BlkSpec, DetectZeroes, DiscardMode, IoEngine};
+use vmm_api::spec::{BlkSpec, DetectZeroes, DiscardMode, IoEngine, IoLimits};
 
 /// A disk.
 pub(super) struct Block {
@@ -60,6 +61,7 @@ impl Block {
                 writeback: AtomicBool::new(config::writeback(spec.cache)),
                 requests: Arc::clone(&context.requests),
                 stats: Stats::default(),
+                throttle: Throttle::new(&spec.limits),
             }),
             spec: spec.clone(),
             iothreads: Arc::clone(&context.iothreads),
@@ -140,6 +142,11 @@ impl VirtioDevice for Block {
             writeback: self.disk.writeback(),
         };
         state::section(&self.disk.id, &state).map(Some)
+    }
+
+    fn limit(&self, limits: &IoLimits) -> bool {
+        self.disk.throttle.set(limits);
+        true
     }
 
     fn stats(&self) -> serde_json::Value {

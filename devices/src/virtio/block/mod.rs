@@ -29,6 +29,7 @@
 //! | `merge.rs` | neighbours that become one transfer |
 //! | `policy.rs` | which errors pause |
 //! | `stats.rs` | counters and latencies |
+//! | `throttle.rs` | limits: how long a request waits before it is submitted |
 //! | `state.rs` | what is saved |
 
 mod config;
@@ -40,6 +41,7 @@ pub mod request;
 mod serve;
 mod state;
 mod stats;
+mod throttle;
 
 pub use create::create;
 pub(crate) use create::in_memory;

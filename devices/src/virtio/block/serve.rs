@@ -5,15 +5,17 @@ use super::merge::{self, Job, Span, Way};
 use super::policy::{self, Action};
 use super::request::{self, HEADER, ID_LENGTH, Limits, Operation, Shape, status};
 use super::stats::{Kind, Stats};
+use super::throttle::Throttle;
 use crate::host::MachineRequests;
 use crate::virtio::chain::{self, Chain};
 use crate::virtio::queue::{Element, Virtqueue};
 use images::Image;
 use images::error::Result;
-use images::exec::{Watch, Watched, spawn_local};
+use images::exec::{Watch, Watched, sleep, spawn_local};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use vmm_api::spec::ErrorPolicy;
 
 /// What outlives the driver: the image, what may be done with it, and counters.
@@ -33,6 +35,7 @@ pub(super) struct Disk {
     pub(super) writeback: AtomicBool,
     pub(super) requests: Arc<dyn MachineRequests>,
     pub(super) stats: Stats,
+    pub(super) throttle: Throttle,
 }
 
 /// How a request ended.
@@ -77,10 +80,14 @@ fn write_status(element: &Element, writable: u64, answer: &Answer) -> u32 {
 /// Requests that are taken together, and may be done together.
 const BATCH: usize = 64;
 
+/// While requests are held back, the queue and the limits are looked at so often.
+const LOOK: Duration = Duration::from_millis(5);
+
 /// Serves one queue until it is stopped. Each request is a task of its own, or one with its
 /// neighbours.
 pub(super) async fn serve(queue: Arc<Virtqueue>, disk: Arc<Disk>, features: u64) {
     let mut watch = Watch::new(Arc::clone(&queue) as Arc<dyn Watched>);
+    let mut held = VecDeque::new();
     loop {
         let mut jobs = Vec::new();
         let mut taken = 0;
@@ -90,6 +97,7 @@ pub(super) async fn serve(queue: Arc<Virtqueue>, disk: Arc<Disk>, features: u64)
             taken += 1;
             jobs.extend(disk.understand(element));
         }
+        let (jobs, wait) = disk.throttle.let_through(&mut held, jobs);
         for run in merge::runs(jobs, disk.merge_writes) {
             let spawned = match run.span {
                 Some(span) if run.jobs.len() > 1 => spawn_local(together(
@@ -106,6 +114,14 @@ pub(super) async fn serve(queue: Arc<Virtqueue>, disk: Arc<Disk>, features: u64)
             if let Err(error) = spawned {
                 tracing::error!(id = disk.id, %error, "a request was parked");
             }
+        }
+        if let Some(wait) = wait {
+            sleep(wait.min(LOOK)).await;
+            if !queue.is_running() {
+                // They are parked, and come again after a resume.
+                held.clear();
+            }
+            continue;
         }
         if taken == 0 && !queue.wait(&mut watch).await {
             return;

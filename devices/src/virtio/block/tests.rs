@@ -1,6 +1,7 @@
 //! A disk through the buses.
 
 mod dirty;
+mod limits;
 mod merge;
 mod queues;
 

@@ -3,6 +3,7 @@
 
 pub mod autostart;
 pub mod autostart_all;
+pub mod blkdeviotune;
 pub mod capabilities;
 pub mod completion;
 pub mod console;

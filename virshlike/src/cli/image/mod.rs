@@ -22,7 +22,7 @@ mod rebase;
 mod resize;
 mod serve;
 mod snapshot;
-mod tool;
+pub(in crate::cli) mod tool;
 
 use super::{Context, Group, Verb};
 use crate::error::Result;

@@ -5,7 +5,10 @@ use crate::model::device::{BackingImage, Disk, DiskBus, DiskDevice, DiskSource};
 use crate::model::findings::Findings;
 use crate::model::value;
 use crate::xml::Element;
-use vmm_api::spec::{CacheMode, DetectZeroes, DiscardMode, ErrorPolicy, ImageFormat, IoEngine};
+use vmm_api::spec::{
+    CacheMode, DetectZeroes, DiscardMode, ErrorPolicy, ImageFormat, IoEngine, IoLimits,
+    LIMIT_NAMES, MAX_RATE,
+};
 
 /// virtio 1.3 §5.2.6.1: the length of a block device's serial.
 const MAX_SERIAL: usize = 20;
@@ -51,8 +54,34 @@ pub(super) fn disk(element: Element<'_>, findings: &mut Findings<'_>) -> Option<
         shareable: element.child("shareable").is_some(),
         serial: serial(element, bus, findings),
         boot_order: boot_order(element, findings),
+        limits: limits(element, findings),
         address: pci_address(element, findings),
     })
+}
+
+/// `<iotune>`: each number, and sense in all of them together.
+fn limits(element: Element<'_>, findings: &mut Findings<'_>) -> IoLimits {
+    let mut limits = IoLimits::default();
+    let Some(iotune) = element.child("iotune") else {
+        return limits;
+    };
+    for name in LIMIT_NAMES {
+        let Some(child) = iotune.child(name) else {
+            continue;
+        };
+        match (value::unsigned(child.text().trim()), limits.number(name)) {
+            (Some(value), Some(number)) => *number = value,
+            _ => findings.error_with_hint(
+                child.text_position(),
+                format!("'{}' is no value for <{name}>", child.text().trim()),
+                format!("it takes 0 (no limit) to {MAX_RATE}"),
+            ),
+        }
+    }
+    if let Err(what) = limits.check() {
+        findings.error(iotune.position(), what);
+    }
+    limits
 }
 
 /// The threads that a `<driver>` names; one that is no number has been refused by the tables.

@@ -1,6 +1,5 @@
 == warnings
 disk.xml:13:54: warning: startupPolicy='optional' of <source> has no effect: a missing file always stops the start
-disk.xml:23:7: warning: <iotune> has no effect: block limits are not built yet
 disk.xml:30:30: warning: io='native' of <driver> has no effect: Linux AIO is not used; io_uring or threads do its work
 disk.xml:37:44: warning: tray='open' of <target> has no effect: every tray starts closed
 

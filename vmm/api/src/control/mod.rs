@@ -20,6 +20,7 @@ pub mod client;
 pub mod frame;
 
 use crate::end::EndReason;
+use crate::spec::IoLimits;
 use crate::state::{Adjustment, AfterDump, Job, PauseReason, Refusal, RequestKind, RunState};
 use serde::{Deserialize, Serialize};
 
@@ -114,6 +115,14 @@ pub enum Request {
         /// Which, and to what.
         setting: Adjustment,
     },
+    /// Other limits for a disk, in every state. They are no part of saved state: whoever starts the
+    /// machine again says them in its spec.
+    LimitDisk {
+        /// The disk's alias.
+        device: String,
+        /// All of its limits.
+        limits: IoLimits,
+    },
     /// Counters of one device, or of all.
     Stats {
         /// The device's alias.
@@ -130,6 +139,7 @@ impl Request {
             | Self::Events
             | Self::Screenshot
             | Self::SendKeys { .. }
+            | Self::LimitDisk { .. }
             | Self::Stats { .. } => None,
             Self::Pause => Some(RequestKind::Pause),
             Self::Resume => Some(RequestKind::Resume),

@@ -361,6 +361,9 @@ fn check_blk(blk: &BlkSpec, path: &str, problems: &mut Problems) {
         problems.add(path, format!("{} queues; 1 to 256 can be had", blk.queues));
     }
     check_queue_size(blk.queue_size, path, problems);
+    if let Err(what) = blk.limits.check() {
+        problems.add(path, what);
+    }
     let serial = blk.serial.as_ref().map_or(0, String::len);
     if serial > MAX_DISK_SERIAL {
         problems.add(

@@ -1,7 +1,7 @@
 //! Devices of the spec. One variant of [`DeviceKind`] per device model; its fields are the whole
 //! configuration of that device, so there is no second set of configuration types below it.
 
-use super::{ConsoleSpec, Fd, GpuSpec, InputSpec, LogSpec, MacAddress, PciAddress};
+use super::{ConsoleSpec, Fd, GpuSpec, InputSpec, IoLimits, LogSpec, MacAddress, PciAddress};
 use serde::{Deserialize, Serialize};
 
 /// One device.
@@ -243,6 +243,9 @@ pub struct BlkSpec {
     /// device has one, those without are not booted from.
     #[serde(default)]
     pub boot_index: Option<u32>,
+    /// How much the guest may ask of it.
+    #[serde(default)]
+    pub limits: Box<IoLimits>,
 }
 
 fn one() -> u16 {
@@ -270,6 +273,7 @@ impl BlkSpec {
             io: IoEngine::default(),
             iothreads: Vec::new(),
             boot_index: None,
+            limits: Box::default(),
         }
     }
 }

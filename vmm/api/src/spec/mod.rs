@@ -11,6 +11,7 @@ mod cpu;
 mod device;
 mod display;
 mod fds;
+mod limits;
 mod mac;
 mod memory;
 mod pci;
@@ -28,6 +29,7 @@ pub use display::{
     GpuSpec, InputModel, InputSpec, MAX_RESOLUTION, MAX_VIDEO_MEMORY, MIN_RESOLUTION, SharePolicy,
     VncSpec,
 };
+pub use limits::{IoLimits, LIMIT_NAMES, MAX_BURST_SECONDS, MAX_RATE, Rate, Rates};
 pub use mac::{MacAddress, MacAddressError};
 pub use memory::{MemoryBacking, MemorySpec};
 pub use pci::{PciAddress, PciAddressError};

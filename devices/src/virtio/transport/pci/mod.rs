@@ -29,7 +29,7 @@ use crate::virtio::device::VirtioDevice;
 use layout::Function;
 use std::sync::Arc;
 use transport::Core;
-use vmm_api::spec::PciAddress;
+use vmm_api::spec::{IoLimits, PciAddress};
 use vmm_api::state::Adjustment;
 
 /// A virtio device behind PCI, as the machine holds it.
@@ -122,6 +122,10 @@ impl Device for VirtioPci {
 
     fn adjust(&self, setting: Adjustment) -> bool {
         self.core.device().adjust(setting)
+    }
+
+    fn limit(&self, limits: &IoLimits) -> bool {
+        self.core.device().limit(limits)
     }
 
     fn held_back(&self) -> u64 {

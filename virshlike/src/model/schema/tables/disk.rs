@@ -438,13 +438,22 @@ const LIMITS: Group = Group {
     title: "Limits of a disk",
     bases: &["devices/disk"],
     rows: &[
-        warned("iotune", Empty, "block limits are not built yet"),
-        part(
+        part("iotune", Empty),
+        honoured(
             "iotune/total_bytes_sec,read_bytes_sec,write_bytes_sec,total_iops_sec,read_iops_sec,write_iops_sec,total_bytes_sec_max,read_bytes_sec_max,write_bytes_sec_max,total_iops_sec_max,read_iops_sec_max,write_iops_sec_max,size_iops_sec,total_bytes_sec_max_length,read_bytes_sec_max_length,write_bytes_sec_max_length,total_iops_sec_max_length,read_iops_sec_max_length,write_iops_sec_max_length",
             Number,
+            "bytes or requests a second, of this disk; without a _max a tenth of a second's may come at once",
         ),
-        part("iotune/group_name", Text),
-        warned("throttlefilters", Empty, "block limits are not built yet"),
+        warned(
+            "iotune/group_name",
+            Text,
+            "disks do not share limits yet: each has its own",
+        ),
+        warned(
+            "throttlefilters",
+            Empty,
+            "limits that disks share are not built yet",
+        ),
         part("throttlefilters/throttlefilter", Empty).many(),
         part("throttlefilters/throttlefilter@group", Text),
     ],
