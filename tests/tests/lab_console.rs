@@ -1,7 +1,10 @@
-//! A stock Debian kernel with a virtio console and an agent's channel. Run in the lab
-//! (`cargo xtask test --only-lab`).
+//! A stock Debian kernel with a virtio console and an agent's channel, and one with a screen and a
+//! keyboard. Run in the lab (`cargo xtask test --only-lab`).
 
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 use tests::console::Console;
+use tests::linux::BOOT;
 use tests::world::World;
 
 /// An agent in shell: it answers a sync, and powers the guest off when it is told to. A port whose
@@ -46,4 +49,74 @@ fn hvc0_is_a_console_and_the_agent_is_asked_over_its_channel() {
     }
     world.ok(&["shutdown", "talk", "--mode", "agent", "--wait", "120"]);
     assert!(world.ok(&["domstate", "talk"]).contains("shut off"));
+}
+
+/// The colours of what a domain shows, and how many pixels are not of the first one.
+fn picture(world: &World, name: &str) -> (BTreeSet<[u8; 3]>, usize) {
+    let file = world.path("screen.ppm");
+    world.ok(&["screenshot", name, file.to_str().expect("a path")]);
+    let bytes = std::fs::read(&file).expect("a picture");
+    // Three lines, then three bytes a pixel.
+    let mut lines = bytes.splitn(4, |byte| *byte == b'\n');
+    let pixels = lines.nth(3).expect("pixels").chunks_exact(3);
+    let pixels: Vec<[u8; 3]> = pixels.map(|p| [p[0], p[1], p[2]]).collect();
+    let drawn = pixels.iter().filter(|pixel| **pixel != pixels[0]).count();
+    (pixels.into_iter().collect(), drawn)
+}
+
+/// Waits for something, as long as an emulated boot takes.
+fn until(what: &str, mut is: impl FnMut() -> bool) {
+    let deadline = Instant::now() + BOOT;
+    while !is() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+#[test]
+fn the_console_on_the_screen_is_seen_and_typed_on() {
+    let variables = ["LAB_KERNEL_GENERIC", "LAB_INITRD_GENERIC"];
+    let [Some(kernel), Some(initrd)] = variables.map(|name| std::env::var(name).ok()) else {
+        println!(
+            "skipped: LAB_KERNEL_GENERIC and LAB_INITRD_GENERIC are not set: run this in the lab"
+        );
+        return;
+    };
+    let world = World::new();
+    world.define_xml(&format!(
+        "<domain type='kvm'><name>seen</name><memory unit='MiB'>256</memory><vcpu>1</vcpu>\
+         <os><type arch='x86_64' machine='q35'>hvm</type><kernel>{kernel}</kernel>\
+         <initrd>{initrd}</initrd><cmdline>console=ttyS0 quiet panic=-1 nokaslr</cmdline></os>\
+         <devices><serial type='pty'/><graphics type='vnc'/>\
+         <video><model type='virtio'><resolution x='800' y='600'/></model></video></devices></domain>"
+    ));
+    world.ok(&["start", "seen"]);
+    let mut serial = Console::open(&world, "seen");
+    serial.wait_for("guest# ");
+    let cards =
+        serial.shell("cat /sys/class/graphics/fb0/name /sys/class/graphics/fb0/virtual_size");
+    assert!(
+        cards.contains("virtio") && cards.contains("800,600"),
+        "{cards}"
+    );
+    // What the console draws arrives.
+    serial.shell("(setsid sh -i </dev/tty1 >/dev/tty1 2>&1 &)");
+    serial.shell("seq 1 20 >/dev/tty1");
+    until("the screen stays of one colour", || {
+        picture(&world, "seen").1 > 500
+    });
+    // What is typed arrives. A key that is held too long by a slow host repeats itself: typed again.
+    until("what is typed has no effect", || {
+        for key in ["ENTER", "M", "K", "D", "I", "R", "SPACE", "K", "ENTER"] {
+            world.ok(&["send-key", "seen", &format!("KEY_{key}"), "--holdtime", "1"]);
+        }
+        serial.shell("sleep 1; ls -d /root/k 2>/dev/null") == "/root/k"
+    });
+    let (colours, _) = picture(&world, "seen");
+    assert!(
+        (2..=64).contains(&colours.len()),
+        "{} colours",
+        colours.len()
+    );
+    world.ok(&["destroy", "seen"]);
 }

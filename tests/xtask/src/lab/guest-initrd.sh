@@ -8,6 +8,9 @@ $b mount -t devtmpfs dev /dev
 read -r up _ < /proc/uptime
 echo "GUEST-INIT $up"
 while read -r module; do $b insmod "/modules/$module"; done < /modules/order
+if $b grep -qs '^0x0380' /sys/bus/pci/devices/*/class; then
+    while read -r module; do $b insmod "/modules/$module"; done < /modules/order-screen
+fi
 root=
 init=/sbin/init
 read -r line < /proc/cmdline

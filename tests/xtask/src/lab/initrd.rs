@@ -34,45 +34,44 @@ const GUEST_MODULES: &[&str] = &[
     "pvpanic-mmio",
 ];
 
+/// What a guest needs for its screen and what is typed and pointed with. The cloud kernels have no graphics.
+const SCREEN_MODULES: &[&str] = &["virtio-gpu", "virtio_input"];
+
+/// Which modules an initial RAM disk has, by the file that says their order.
+type Wanted = &'static [(&'static str, &'static [&'static str])];
+const HOST: Wanted = &[("order", HOST_MODULES)];
+/// The init script loads those of the screen where a machine has one: the others save the time.
+const GUEST: Wanted = &[("order", GUEST_MODULES), ("order-screen", SCREEN_MODULES)];
+
 /// How the modules of newer kernels are packed.
 const PACKED: &str = ".xz";
 
 /// Everything that decides what the RAM disks hold.
 pub fn ingredients() -> impl std::hash::Hash {
-    (HOST_INIT, GUEST_INIT, HOST_MODULES, GUEST_MODULES)
+    (HOST_INIT, GUEST_INIT, HOST, GUEST)
 }
 
 /// Writes `host.cpio` and `guest.cpio` to `folder`, for the kernel of the lab host's root.
 pub fn build(root: &Path, folder: &Path) -> Result<()> {
     let modules = Modules::read(root)?;
+    write(root, &modules, (HOST_INIT, HOST), &folder.join("host.cpio"))?;
     write(
         root,
         &modules,
-        (HOST_INIT, HOST_MODULES),
-        &folder.join("host.cpio"),
-    )?;
-    write(
-        root,
-        &modules,
-        (GUEST_INIT, GUEST_MODULES),
+        (GUEST_INIT, GUEST),
         &folder.join("guest.cpio"),
     )
 }
 
 /// Writes a guest's RAM disk for the kernel whose modules are in `tree`, with programs of `root`.
 pub fn build_guest(root: &Path, tree: &Path, target: &Path) -> Result<()> {
-    write(
-        root,
-        &Modules::read(tree)?,
-        (GUEST_INIT, GUEST_MODULES),
-        target,
-    )
+    write(root, &Modules::read(tree)?, (GUEST_INIT, GUEST), target)
 }
 
 fn write(
     root: &Path,
     modules: &Modules,
-    (init, wanted): (&str, &[&str]),
+    (init, wanted): (&str, Wanted),
     target: &Path,
 ) -> Result<()> {
     let places = ["usr/bin/busybox", "bin/busybox"].map(|place| root.join(place));
@@ -85,18 +84,22 @@ fn write(
         archive.folder(folder);
     }
     archive.file("bin/busybox", &read(busybox)?);
-    let mut order = String::new();
-    for path in modules.load_order(wanted) {
-        let file = path.rsplit('/').next().unwrap_or(&path);
-        let short = file.trim_end_matches(PACKED);
-        archive.file(
-            &format!("modules/{short}"),
-            &modules.module(&path, busybox)?,
-        );
-        order.push_str(short);
-        order.push('\n');
+    let mut packed = BTreeSet::new();
+    for (name, wanted) in wanted {
+        let mut order = String::new();
+        for path in modules.load_order(wanted) {
+            let file = path.rsplit('/').next().unwrap_or(&path);
+            let short = file.trim_end_matches(PACKED);
+            // What an earlier list has is loaded by then.
+            if packed.insert(short.to_string()) {
+                let content = modules.module(&path, busybox)?;
+                archive.file(&format!("modules/{short}"), &content);
+                order.push_str(short);
+                order.push('\n');
+            }
+        }
+        archive.file(&format!("modules/{name}"), order.as_bytes());
     }
-    archive.file("modules/order", order.as_bytes());
     archive.file("init", init.as_bytes());
     fs::write(target, archive.finish())
         .with_context(|| format!("cannot write {}", target.display()))
