@@ -53,9 +53,12 @@ fn the_disk_that_comes_first_in_the_order_is_booted_and_booted_again() {
     skip_unless!(have_firmware(), "{NO_FIRMWARE}");
     let folder = tempfile::tempdir().unwrap();
     let disk = |letter| Disk::raw(boot_sector::disk(folder.path(), letter).unwrap());
-    // A copy, since it will be another one when the state comes back.
+    // A copy, since it will be another one when the state comes back; with space in front, as images
+    // have that are larger than a BIOS.
     let rom = folder.path().join("bios.bin");
-    fs::copy(SEABIOS, &rom).unwrap();
+    let mut image = vec![0xff; 512 << 10];
+    image.extend(fs::read(SEABIOS).unwrap());
+    fs::write(&rom, image).unwrap();
     let builder = Builder::firmware(&rom)
         .cpus(2)
         .disk(disk('A').adjust(|blk| blk.boot_index = Some(7)))

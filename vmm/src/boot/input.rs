@@ -126,6 +126,8 @@ pub struct BootInput<'a> {
 pub struct FirmwareInput<'a> {
     /// The machine.
     pub board: BootBoard<'a>,
+    /// Bytes of the firmware's image.
+    pub image: u64,
     /// Milliseconds that the boot menu waits; no menu when absent.
     pub menu: Option<u32>,
     /// COM1 is the firmware's console.

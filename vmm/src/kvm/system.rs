@@ -4,6 +4,7 @@
 //! paravirtual and nested hosts miss a good part of it.
 
 use super::{KvmError, Vm};
+use crate::memory::layout::IDENTITY_MAP_BASE;
 use kvm_bindings::{Msrs, kvm_cpuid_entry2, kvm_msr_entry};
 use kvm_ioctls::{Cap, Kvm};
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
@@ -156,9 +157,17 @@ impl System {
     /// # Errors
     /// [`KvmError::Call`].
     pub fn create_vm(&self) -> Result<Vm, KvmError> {
+        self.create_vm_with(IDENTITY_MAP_BASE)
+    }
+
+    /// As [`System::create_vm`], with KVM's own pages at `helpers`.
+    ///
+    /// # Errors
+    /// [`KvmError::Call`].
+    pub fn create_vm_with(&self, helpers: u64) -> Result<Vm, KvmError> {
         loop {
             match self.kvm.create_vm() {
-                Ok(fd) => return Vm::new(fd, self.capabilities),
+                Ok(fd) => return Vm::new(fd, self.capabilities, helpers),
                 // The kernel gives up when a signal comes while it allocates.
                 Err(error) if error.errno() == libc::EINTR => {}
                 Err(error) => return Err(KvmError::call("creating a virtual machine")(error)),

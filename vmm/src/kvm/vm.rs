@@ -5,7 +5,7 @@
 
 use super::{Capabilities, KvmError, Vcpu};
 use crate::memory::Rom;
-use crate::memory::layout::{IDENTITY_MAP_BASE, IOAPIC_PINS};
+use crate::memory::layout::IOAPIC_PINS;
 use devices::memory::GuestMemory;
 use kvm_bindings::{
     KVM_CAP_SPLIT_IRQCHIP, KVM_MEM_READONLY, kvm_clock_data, kvm_enable_cap,
@@ -29,14 +29,19 @@ pub struct Vm {
 }
 
 impl Vm {
-    pub(super) fn new(fd: VmFd, capabilities: Capabilities) -> Result<Self, KvmError> {
+    /// `helpers` is where KVM may have pages of its own.
+    pub(super) fn new(
+        fd: VmFd,
+        capabilities: Capabilities,
+        helpers: u64,
+    ) -> Result<Self, KvmError> {
         // Intel hosts without unrestricted guest mode need two places for real-mode helpers.
         if capabilities.identity_map {
-            fd.set_identity_map_address(IDENTITY_MAP_BASE)
+            fd.set_identity_map_address(helpers)
                 .map_err(KvmError::call("placing the identity map"))?;
         }
         if capabilities.tss_address {
-            let base = usize::try_from(IDENTITY_MAP_BASE + 0x1000).unwrap_or(usize::MAX);
+            let base = usize::try_from(helpers + 0x1000).unwrap_or(usize::MAX);
             fd.set_tss_address(base)
                 .map_err(KvmError::call("placing the task state segment"))?;
         }

@@ -129,7 +129,7 @@ impl BootSource {
         };
         let own: Option<Vec<Section>> = sections.map(|sections| of(sections, fw_cfg::KIND));
         let (items, origin) = match &own {
-            None => (items(spec, part)?, Origin::Fresh),
+            None => (items(spec, part, rom.len())?, Origin::Fresh),
             Some(own) => (Vec::new(), Origin::Restored(own)),
         };
         let fw_cfg = FwCfg::create(&context.pio, context.memory.clone(), items, origin)?;
@@ -138,10 +138,15 @@ impl BootSource {
 }
 
 /// What fw_cfg says of this machine.
-fn items(spec: &MachineSpec, part: &FirmwareSpec) -> Result<Vec<fw_cfg::Item>, BootError> {
+fn items(
+    spec: &MachineSpec,
+    part: &FirmwareSpec,
+    image: u64,
+) -> Result<Vec<fw_cfg::Item>, BootError> {
     let lists = Lists::of(spec);
     firmware::items(&FirmwareInput {
         board: lists.board(spec),
+        image,
         menu: part.menu,
         serial: part.serial,
         reboot_timeout: part.reboot_timeout,

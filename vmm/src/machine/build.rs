@@ -22,7 +22,7 @@ use crate::boot::{BootError, Entry};
 use crate::kvm::doorbells::KvmDoorbells;
 use crate::kvm::interrupts::Interrupts;
 use crate::kvm::{KvmError, System, Vcpu, Vm, kick};
-use crate::memory::{self, MemoryError, RomError};
+use crate::memory::{self, MemoryError, RomError, layout};
 use crate::sandbox;
 use crate::vcpu::{Board, Chips, Mailbox, VcpuThread};
 use devices::backend::display::Display;
@@ -204,7 +204,8 @@ fn create_vm(
     memory: &Arc<GuestMemory>,
     boot: &BootSource,
 ) -> Result<Arc<Vm>, KvmError> {
-    let mut vm = system.create_vm()?;
+    let firmware = boot.rom().map_or(0, |rom| rom.len());
+    let mut vm = system.create_vm_with(layout::helper_pages(firmware))?;
     vm.set_memory(Arc::clone(memory))?;
     if let Some(rom) = boot.rom() {
         vm.set_rom(Arc::clone(rom))?;

@@ -6,7 +6,8 @@
 //! c000_0000     .. fec0_0000   32-bit PCI BARs
 //! fec0_0000     .. fec0_1000   IOAPIC
 //! fee0_0000     .. fee0_1000   local APICs
-//! fffb_c000     .. fffc_0000   pages that KVM needs on older Intel hosts
+//! fffb_c000     .. fffc_0000   pages that KVM needs on older Intel hosts, at feff_c000 where
+//!                              firmware is larger than what follows
 //! fffc_0000     .. 1_0000_0000 firmware, where there is one: it ends at 4 GiB
 //! 1_0000_0000   ..             RAM above 4 GiB, then room for hot-plugged RAM,
 //!                              then, aligned to its size, the window of 64-bit PCI BARs
@@ -15,6 +16,7 @@
 //! None of this may move within a machine version: saved guests and their drivers know it.
 
 use std::ops::Range;
+use vmm_api::spec::MAX_FIRMWARE;
 
 /// First address above low RAM, and the base of the ECAM window.
 pub const ECAM_BASE: u64 = 0xb000_0000;
@@ -28,14 +30,23 @@ pub const IOAPIC_PINS: u32 = 24;
 pub const IDENTITY_MAP_BASE: u64 = 0xfffb_c000;
 /// Bytes that KVM needs there: a page for that, and three behind it (KVM_SET_TSS_ADDR).
 pub const HELPER_PAGES: u64 = 0x4000;
-/// The largest firmware image: what lies between those pages and 4 GiB.
-pub const FIRMWARE_ROOM: u64 = HIGH_RAM_BASE - (IDENTITY_MAP_BASE + HELPER_PAGES);
+/// Where those pages are with firmware that does not fit behind them: below the largest image.
+const HELPERS_BELOW_FIRMWARE: u64 = HIGH_RAM_BASE - MAX_FIRMWARE - HELPER_PAGES;
 /// Where RAM goes on above the 32-bit hole.
 pub const HIGH_RAM_BASE: u64 = 1 << 32;
 /// Bytes of the window of 64-bit BARs.
 pub const MMIO64_SIZE: u64 = 64 << 30;
 /// Addresses below this are reachable on every x86-64 processor that runs KVM.
 const PHYSICAL_LIMIT: u64 = 1 << 46;
+
+/// Where KVM's pages are beside `firmware` bytes of firmware.
+pub fn helper_pages(firmware: u64) -> u64 {
+    if firmware <= HIGH_RAM_BASE - (IDENTITY_MAP_BASE + HELPER_PAGES) {
+        IDENTITY_MAP_BASE
+    } else {
+        HELPERS_BELOW_FIRMWARE
+    }
+}
 
 /// Spans of RAM for `size` bytes, ascending: below the hole, then above 4 GiB.
 pub fn ram_spans(size: u64) -> Vec<Range<u64>> {
@@ -73,6 +84,16 @@ mod tests {
             let total: u64 = ram_spans(size).iter().map(|s| s.end - s.start).sum();
             assert_eq!(total, size);
         }
+    }
+
+    #[test]
+    fn firmware_and_the_pages_of_kvm_lie_apart() {
+        for size in [64 << 10, 256 << 10, 512 << 10, MAX_FIRMWARE] {
+            let pages = helper_pages(size);
+            assert!(pages + HELPER_PAGES <= HIGH_RAM_BASE - size, "{size:#x}");
+            assert!(pages >= 0xfee0_1000, "behind the local APICs");
+        }
+        assert_eq!(helper_pages(0), IDENTITY_MAP_BASE);
     }
 
     #[test]

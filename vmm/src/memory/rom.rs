@@ -3,12 +3,12 @@
 //! It is no part of guest RAM: no device reads or writes it, and it is saved by itself. Nothing may
 //! change it once it is made.
 
-use super::layout::{FIRMWARE_ROOM, HIGH_RAM_BASE};
+use super::layout::HIGH_RAM_BASE;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use vm_memory::{MmapRegion, VolatileMemory};
-use vmm_api::spec::FIRMWARE_STEP;
+use vmm_api::spec::{FIRMWARE_STEP, MAX_FIRMWARE};
 
 /// An image that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -20,8 +20,8 @@ pub enum RomError {
     NotRegular(String),
     /// Its size is none that firmware has.
     #[error(
-        "firmware '{name}' has {size} bytes; a BIOS has a multiple of {FIRMWARE_STEP}, at most \
-         {FIRMWARE_ROOM} (UEFI, which is larger, is not supported yet)"
+        "firmware '{name}' has {size} bytes; an image has a multiple of {FIRMWARE_STEP}, at most \
+         {MAX_FIRMWARE}"
     )]
     Size {
         /// The file.
@@ -110,7 +110,7 @@ impl Rom {
 }
 
 fn check_size(size: u64, name: &str) -> Result<(), RomError> {
-    if (FIRMWARE_STEP..=FIRMWARE_ROOM).contains(&size) && size.is_multiple_of(FIRMWARE_STEP) {
+    if (FIRMWARE_STEP..=MAX_FIRMWARE).contains(&size) && size.is_multiple_of(FIRMWARE_STEP) {
         return Ok(());
     }
     Err(RomError::Size {
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn other_sizes_and_files_are_refused_by_name() {
-        for size in [0, 1 << 12, (64 << 10) + 1, (256 << 10) + (64 << 10)] {
+        for size in [0, 1 << 12, (64 << 10) + 1, (16 << 20) + (64 << 10)] {
             let error = Rom::new(&vec![0; size], "odd.bin").expect_err("no image");
             assert!(error.to_string().contains("odd.bin"), "{error}");
         }

@@ -27,7 +27,7 @@ mod tests;
 
 use super::layout::HIGH_RAM;
 use super::{BootBoard, BootError, Entry, FirmwareInput, Span, acpi, guest, smbios};
-use crate::memory::layout::{HELPER_PAGES, HIGH_RAM_BASE, IDENTITY_MAP_BASE};
+use crate::memory::layout::{HELPER_PAGES, HIGH_RAM_BASE, helper_pages};
 use devices::legacy::fw_cfg::Item;
 use devices::memory::GuestMemory;
 use loader::{Script, Zone};
@@ -63,7 +63,7 @@ pub fn shadow(memory: &GuestMemory, rom: &[u8]) -> Result<Entry, BootError> {
 pub fn items(input: &FirmwareInput<'_>) -> Result<Vec<Item>, BootError> {
     let board = &input.board;
     let mut items = numbers(input);
-    items.push(Item::file("etc/e820", e820(board)));
+    items.push(Item::file("etc/e820", e820(input)));
     tables(board, &mut items)?;
     let (anchor, structures) = smbios::movable(board);
     items.push(Item::file("etc/smbios/smbios-anchor", anchor));
@@ -103,9 +103,9 @@ fn numbers(input: &FirmwareInput<'_>) -> Vec<Item> {
 
 /// RAM (type 1) and the pages that KVM keeps (type 2): address, length, type. What else is taken
 /// firmware knows by itself.
-fn e820(board: &BootBoard<'_>) -> Vec<u8> {
-    let helpers = Span::new(IDENTITY_MAP_BASE, HELPER_PAGES);
-    let ram = board.ram.iter().map(|span| (*span, 1_u32));
+fn e820(input: &FirmwareInput<'_>) -> Vec<u8> {
+    let helpers = Span::new(helper_pages(input.image), HELPER_PAGES);
+    let ram = input.board.ram.iter().map(|span| (*span, 1_u32));
     let mut bytes = Vec::new();
     for (span, kind) in ram.chain([(helpers, 2)]) {
         bytes.extend(span.base.to_le_bytes());

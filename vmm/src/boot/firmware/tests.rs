@@ -14,6 +14,7 @@ fn given() -> Given {
 fn input<'a>(given: &'a Given, order: &'a [BootDevice]) -> FirmwareInput<'a> {
     FirmwareInput {
         board: given.board(),
+        image: 256 << 10,
         menu: None,
         serial: false,
         reboot_timeout: None,
