@@ -5,16 +5,37 @@ use crate::cli::table::Table;
 use crate::cli::{Context, Group, Verb};
 use crate::error::Result;
 
-/// virsh's words for the counters of a disk: kind of request, and which of its counters.
-const COUNTERS: &[(&str, &str, &str)] = &[
-    ("rd_req", "read", "requests"),
-    ("rd_bytes", "read", "bytes"),
-    ("wr_req", "write", "requests"),
-    ("wr_bytes", "write", "bytes"),
-    ("flush_operations", "flush", "requests"),
-    ("rd_total_times", "read", "total_ns"),
-    ("wr_total_times", "write", "total_ns"),
-    ("flush_total_times", "flush", "total_ns"),
+/// virsh's words for the counters of a disk, for programs and for people: kind of request, and which of
+/// its counters.
+const COUNTERS: &[(&str, &str, &str, &str)] = &[
+    ("rd_req", "number of read operations:", "read", "requests"),
+    ("rd_bytes", "number of bytes read:", "read", "bytes"),
+    ("wr_req", "number of write operations:", "write", "requests"),
+    ("wr_bytes", "number of bytes written:", "write", "bytes"),
+    (
+        "flush_operations",
+        "number of flush operations:",
+        "flush",
+        "requests",
+    ),
+    (
+        "rd_total_times",
+        "total duration of reads (ns):",
+        "read",
+        "total_ns",
+    ),
+    (
+        "wr_total_times",
+        "total duration of writes (ns):",
+        "write",
+        "total_ns",
+    ),
+    (
+        "flush_total_times",
+        "total duration of flushes (ns):",
+        "flush",
+        "total_ns",
+    ),
 ];
 
 /// Print the counters of a running domain's disks, or of one of them
@@ -24,6 +45,9 @@ pub struct Domblkstat {
     domain: String,
     /// The disk's target, such as vda, or its source
     device: Option<String>,
+    /// Say what each counter counts
+    #[arg(long, conflicts_with = "histogram")]
+    human: bool,
     /// Show how long requests took instead, in classes that double from one to the next
     #[arg(long)]
     histogram: bool,
@@ -108,12 +132,16 @@ impl Verb for Domblkstat {
             let Some(counters) = stats.get(&disk.alias) else {
                 continue;
             };
-            for (words, kind, counter) in COUNTERS {
+            if self.human {
+                context.ui.line(format!("Device: {}", disk.target))?;
+            }
+            for (word, label, kind, counter) in COUNTERS {
                 let value = counters.get(kind).and_then(|kind| kind.get(counter));
                 let value = value.and_then(serde_json::Value::as_u64).unwrap_or(0);
-                context
-                    .ui
-                    .line(format!("{} {words} {value}", disk.target))?;
+                context.ui.line(match self.human {
+                    true => format!(" {label:<31} {value}"),
+                    false => format!("{} {word} {value}", disk.target),
+                })?;
             }
         }
         Ok(())

@@ -34,6 +34,15 @@ pub struct Undefine {
     /// Also firmware variables; a domain has none here yet
     #[arg(long, hide = true)]
     nvram: bool,
+    /// Without firmware variables; a domain has none here yet
+    #[arg(long, hide = true, conflicts_with = "nvram")]
+    keep_nvram: bool,
+    /// Also the state of a TPM; a domain has none here yet
+    #[arg(long, hide = true)]
+    tpm: bool,
+    /// Without the state of a TPM; a domain has none here yet
+    #[arg(long, hide = true, conflicts_with = "tpm")]
+    keep_tpm: bool,
 }
 
 impl Verb for Undefine {
