@@ -150,6 +150,8 @@ fn debian(folder: &Path, lab_disk: &Path, kernel: &Path, initrd: &Path) -> PathB
             text(&disk),
         ],
     );
+    // Where it is built in there is no such module.
+    drop(Command::new("modprobe").arg("loop").output());
     let loops = Command::new("losetup")
         .args(["--find", "--show", "--partscan", text(&disk)])
         .output()

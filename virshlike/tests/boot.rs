@@ -107,7 +107,7 @@ fn a_domain_without_a_kernel_gets_the_hosts_bios() {
         boot["rom"]["name"],
         world.path("bios.bin").display().to_string()
     );
-    // Nobody would see anything else, for there are no graphics.
+    // Nothing else could show it.
     assert_eq!(boot["serial"], true);
     assert!(
         boot["menu"].is_null() && boot["reboot_timeout"].is_null(),

@@ -84,9 +84,8 @@ fn firmware(
     Ok(FirmwareSpec {
         rom: descriptors.keep_named(file, &path),
         menu: os.boot_menu,
-        serial: os
-            .use_serial
-            .unwrap_or(has_port && model.graphics.is_empty()),
+        // A virtio graphics card has no text mode: nothing else could show the BIOS.
+        serial: os.use_serial.unwrap_or(has_port),
         reboot_timeout: os.reboot_timeout,
     })
 }

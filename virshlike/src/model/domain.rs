@@ -214,7 +214,7 @@ pub struct Os {
     pub loader: Option<String>,
     /// `<bootmenu enable='yes'>`: how many milliseconds it waits, at most 65535.
     pub boot_menu: Option<u32>,
-    /// `<bios useserial=...>`; on for a domain without graphics when absent.
+    /// `<bios useserial=...>`; on with a first serial port when absent.
     pub use_serial: Option<bool>,
     /// `<bios rebootTimeout=...>`: milliseconds from a boot that found nothing to the next, at most
     /// 65535; there is no next when absent.

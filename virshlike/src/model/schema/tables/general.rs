@@ -245,7 +245,7 @@ const OS: Group = Group {
         honoured(
             "os/bios@useserial",
             YesNo,
-            "the BIOS and what it starts show on the first serial port, and read keys there, what they show on a screen; when absent: yes for a domain without graphics, whose `vm console` would be silent",
+            "the BIOS and what it starts show on the first serial port, and read keys there, what they show on a screen; yes when absent, for no virtio graphics card can show it",
         ),
         honoured(
             "os/bios@rebootTimeout",
