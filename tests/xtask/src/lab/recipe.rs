@@ -50,7 +50,6 @@ const HOST_PACKAGES: &[&str] = &[
     // what makes bootable disks for guests
     "grub-common",
     "grub-pc-bin",
-    "grub2-common",
     "fdisk",
     "xorriso",
     "libvirt-clients",
