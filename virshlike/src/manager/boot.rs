@@ -9,13 +9,16 @@ use crate::runtime::kernel;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use vmm_api::spec::{BootSpec, DeviceKind, DeviceSpec, FIRMWARE_STEP, FirmwareSpec, MAX_FIRMWARE};
+use vmm_api::spec::{BootSpec, DeviceKind, DeviceSpec, FIRMWARE_STEP, FirmwareSpec};
 
 /// Where packages put SeaBIOS for machines like ours.
 const PLACES: [&str; 2] = [
     "/usr/share/seabios/bios-256k.bin",
     "/usr/share/qemu/bios-256k.bin",
 ];
+
+/// The largest BIOS: what is below 4 GiB for one.
+const MAX_BIOS: u64 = 256 << 10;
 
 /// What to do where there is none.
 pub(super) const INSTALL: &str = "install SeaBIOS: apt install seabios";
@@ -106,11 +109,11 @@ fn check(file: &File, path: &Path) -> Result<()> {
     if !metadata.is_file() {
         return refuse("it is no regular file".into());
     }
-    if size == 0 || !size.is_multiple_of(FIRMWARE_STEP) || size > MAX_FIRMWARE {
+    if size == 0 || !size.is_multiple_of(FIRMWARE_STEP) || size > MAX_BIOS {
         return refuse(format!(
-            "it has {size} bytes; firmware is a whole number of {} KiB, at most {} MiB",
+            "it has {size} bytes; a BIOS has a whole number of {} KiB, at most {} KiB",
             FIRMWARE_STEP >> 10,
-            MAX_FIRMWARE >> 20
+            MAX_BIOS >> 10
         ));
     }
     Ok(())

@@ -301,7 +301,7 @@ const FIRMWARE: Group = Group {
         honoured(
             "loader",
             Text,
-            "the image of a BIOS in place of the host's SeaBIOS: a whole number of 64 KiB, at most 16 MiB",
+            "the image of a BIOS in place of the host's SeaBIOS: a whole number of 64 KiB, at most 256 KiB",
         ),
         honoured(
             "loader@type",
