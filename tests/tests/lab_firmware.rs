@@ -93,7 +93,7 @@ fn disk(device: &str, file: &Path, target: &str) -> String {
 /// A CD-ROM image as distributions ship them, which also boots as a hard disk, behind a disk that has
 /// nothing to boot: only the order leads to it.
 #[test]
-fn grub_on_a_cdrom_image_boots_a_stock_kernel() {
+fn grub_on_a_cdrom_image_boots_a_stock_kernel_and_reboots() {
     let (Some(kernel), Some(initrd)) = (lab("LAB_KERNEL"), lab("LAB_INITRD")) else {
         return skip();
     };
@@ -120,7 +120,17 @@ fn grub_on_a_cdrom_image_boots_a_stock_kernel() {
         console.shell("dmesg | grep -ciE 'ACPI (bios )?error' || true"),
         "0"
     );
-    world.ok(&["destroy", "grub"]);
+
+    // The guest's own reset goes through the BIOS again.
+    console.send("reboot -f");
+    boots(&mut console, "GUEST-READY");
+    console.wait_for("guest# ");
+    console.send("poweroff -f");
+    while !world.ok(&["domstate", "grub"]).contains("shut off") {
+        std::thread::yield_now();
+    }
+    let reason = world.ok(&["domstate", "grub", "--reason"]);
+    assert!(reason.contains("shut off (shutdown)"), "{reason}");
 }
 
 /// Makes a disk of a file system: a partition behind GRUB's boot record and core, which is where
