@@ -6,9 +6,10 @@ mod common;
 use common::World;
 use common::daemon::{Daemon, PATIENCE};
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
+use std::time::Instant;
 
 fn define(world: &World, name: &str, words: &str, policy: &str) {
     let text = world.xml(name, words).replace(
@@ -197,4 +198,109 @@ fn an_idle_daemon_is_small() {
         .expect("a size");
     println!("an idle daemon holds {kib} KiB of its own");
     assert!(kib < 4 * 1024, "{kib} KiB");
+}
+
+#[test]
+fn a_guest_that_is_through_before_anybody_looks_is_judged_too() {
+    let world = World::new();
+    let policy = "<vm:restart policy='always' delay='0' max='2'/>";
+    define(&world, "quick", "fake.off", policy);
+    let daemon = Daemon::start(&world);
+    world.ok(&["start", "quick"]);
+    let entry = daemon.wait_for("quick", "given-up");
+    assert!(entry.contains("after 2 restarts"), "{entry}");
+}
+
+/// Files of the daemon's that are open, and folders that it watches.
+fn held(daemon: &Daemon) -> (usize, usize) {
+    let pid = daemon.child.id();
+    let count = |folder: &str| {
+        let entries = fs::read_dir(format!("/proc/{pid}/{folder}"));
+        entries.into_iter().flatten().flatten().collect::<Vec<_>>()
+    };
+    let infos = count("fdinfo").into_iter();
+    let infos = infos.filter_map(|info| fs::read_to_string(info.path()).ok());
+    let watches = infos.map(|info| info.matches("inotify wd").count()).sum();
+    (count("fd").len(), watches)
+}
+
+#[test]
+fn guests_that_came_and_went_leave_nothing_in_the_daemon() {
+    let world = World::new();
+    define(&world, "kept", "", "");
+    let daemon = Daemon::start(&world);
+    let round = || {
+        world.ok(&["start", "kept"]);
+        let path = world.write_xml("passing", "");
+        world.ok(&["create", path.to_str().expect("a path")]);
+        kill(&world, "kept");
+        world.ok(&["destroy", "passing"]);
+        daemon.wait_for("passing", "stopped");
+        // The next start would find the last run's process still there.
+        while state(&world, "kept") == "running" {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    };
+    round();
+    let settled = |wanted: Option<(usize, usize)>| {
+        let deadline = Instant::now() + PATIENCE;
+        let mut before = held(&daemon);
+        loop {
+            std::thread::sleep(std::time::Duration::from_millis(200));
+            let now = held(&daemon);
+            if now == before && wanted.is_none_or(|wanted| wanted == now) {
+                return now;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{now:?}, and {wanted:?} at first"
+            );
+            before = now;
+        }
+    };
+    let first = settled(None);
+    for _ in 0..20 {
+        round();
+    }
+    settled(Some(first));
+}
+
+#[test]
+fn what_is_left_of_cores_goes_when_the_host_is_up_again() {
+    let world = World::new();
+    let dump = world.store("var/lib/vm/dump");
+    fs::create_dir_all(&dump).expect("a folder");
+    let place = |name: &str, bytes: &[u8]| {
+        let path = dump.join(name);
+        let mut file = fs::File::create(&path).expect("a file");
+        file.write_all(bytes).expect("bytes");
+        let before = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1 << 30);
+        file.set_modified(before).expect("a time");
+        path
+    };
+    let core = place("web-20040110-133704-1.core", b"\x7fELF and more");
+    let empty = place("web-20040110-133704-2.core", b"");
+    let daemon = Daemon::start(&world);
+    let deadline = Instant::now() + PATIENCE;
+    while empty.exists() {
+        assert!(Instant::now() < deadline, "it is still there");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    daemon.end("-TERM");
+    // Without a daemon the host's boot does it.
+    let torn = place("web-20040110-133704-3.core", &[0; 4096]);
+    world.ok(&["autostart-all"]);
+    assert!(!torn.exists());
+    assert!(core.exists());
+}
+
+#[test]
+fn a_daemon_whose_directory_is_removed_ends_and_says_so() {
+    let world = World::new();
+    let mut daemon = Daemon::start(&world);
+    fs::rename(world.store("run/vm"), world.store("run/gone")).expect("moved away");
+    let status = daemon.child.wait().expect("its end");
+    assert_eq!(status.code(), Some(1));
+    // The next one begins anew.
+    drop(Daemon::start(&world));
 }

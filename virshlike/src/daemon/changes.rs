@@ -19,6 +19,8 @@ const RECORD: &std::ffi::CStr = c"run.json";
 /// The watch on a store's runtime directories.
 pub(super) struct Changes {
     run: PathBuf,
+    /// The watch on `run` itself.
+    whole: i32,
     inotify: AsyncFd<OwnedFd>,
     domains: HashMap<i32, Uuid>,
 }
@@ -29,14 +31,17 @@ impl Changes {
     /// # Errors
     /// What the kernel says.
     pub(super) fn below(run: &Path) -> Result<Self> {
-        let make = || -> io::Result<AsyncFd<OwnedFd>> {
+        let make = || -> io::Result<(AsyncFd<OwnedFd>, i32)> {
             let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-            inotify::add_watch(&inotify, run, WatchFlags::CREATE | WatchFlags::MOVED_TO)?;
-            spawn::readable(inotify)
+            let come = WatchFlags::CREATE | WatchFlags::MOVED_TO;
+            let whole = inotify::add_watch(&inotify, run, come | WatchFlags::MOVE_SELF)?;
+            Ok((spawn::readable(inotify)?, whole))
         };
+        let (inotify, whole) = make().map_err(|error| Error::io("watch", run, &error))?;
         Ok(Self {
             run: run.into(),
-            inotify: make().map_err(|error| Error::io("watch", run, &error))?,
+            whole,
+            inotify,
             domains: HashMap::new(),
         })
     }
@@ -72,7 +77,7 @@ impl Changes {
     /// Waits for changes; the domains that they concern. `None`: some were lost, look at all.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// What the kernel says; that the directory above them is gone.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<Uuid>>> {
         let run = self.run.clone();
         let failed = move |error: io::Error| Error::io("watch", &run, &error);
@@ -104,6 +109,11 @@ impl Changes {
             let flags = event.events();
             if flags.contains(ReadFlags::QUEUE_OVERFLOW) {
                 return Ok(None);
+            }
+            let gone = ReadFlags::IGNORED | ReadFlags::MOVE_SELF;
+            if event.wd() == self.whole && flags.intersects(gone) {
+                // With it went this daemon's own lock and socket: another one has to begin anew.
+                return Err(io::Error::other("it was removed"));
             }
             if flags.contains(ReadFlags::IGNORED) {
                 self.domains.remove(&event.wd());

@@ -1,5 +1,6 @@
 //! Which domains were defined, changed and undefined, told by the kernel (inotify(7)): only the files
-//! that it names are looked at, however many there are.
+//! that it names are looked at, however many there are. A folder that is removed takes all definitions
+//! with it; one that is made again is watched again.
 
 use super::blocked;
 use crate::error::{Error, Result};
@@ -7,7 +8,8 @@ use crate::manager::Manager;
 use crate::manager::watch::{self, Mark};
 use crate::spawn;
 use crate::store::atomic;
-use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use crate::system::wake;
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::mem::MaybeUninit;
@@ -21,6 +23,8 @@ pub(super) struct Definitions {
     manager: Arc<Manager>,
     folder: PathBuf,
     inotify: AsyncFd<OwnedFd>,
+    /// The watch on the folder; none while it is missing.
+    watch: Option<i32>,
     known: BTreeMap<String, Mark>,
 }
 
@@ -32,22 +36,18 @@ impl Definitions {
     pub(super) fn of(manager: Arc<Manager>) -> Result<Self> {
         let folder = manager.store().layout().domains.clone();
         atomic::create_dir(&folder, 0o700)?;
-        let make = || -> io::Result<AsyncFd<OwnedFd>> {
+        let make = || -> io::Result<_> {
             let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-            let wanted = WatchFlags::MOVED_TO
-                | WatchFlags::MOVED_FROM
-                | WatchFlags::DELETE
-                | WatchFlags::CREATE
-                | WatchFlags::CLOSE_WRITE;
-            inotify::add_watch(&inotify, &folder, wanted)?;
-            spawn::readable(inotify)
+            let watch = wake::follow(&inotify, &folder)?;
+            Ok((spawn::readable(inotify)?, watch))
         };
-        let inotify = make().map_err(|error| Error::io("watch", &folder, &error))?;
+        let (inotify, watch) = make().map_err(|error| Error::io("watch", &folder, &error))?;
         let known = watch::definitions(manager.store())?;
         Ok(Self {
             manager,
             folder,
             inotify,
+            watch,
             known,
         })
     }
@@ -94,19 +94,46 @@ impl Definitions {
         found
     }
 
-    /// The names that the kernel tells; `None` when some were lost.
-    fn read(&self) -> io::Result<Option<BTreeSet<String>>> {
+    /// The names that the kernel tells; `None` when any may have changed.
+    fn read(&mut self) -> io::Result<Option<BTreeSet<String>>> {
+        let (names, whole) = self.drain()?;
+        let inotify = self.inotify.get_ref();
+        let whole = match self.watch {
+            Some(_) if whole => return Ok(Some(names)),
+            Some(watch) => {
+                // It may be a folder that was moved away: what happens there is none of ours. The
+                // kernel has forgotten one that was removed.
+                let _ = inotify::remove_watch(inotify, watch);
+                false
+            }
+            None => true,
+        };
+        self.watch = wake::follow(inotify, &self.folder)?;
+        let nothing = whole && self.watch.is_none();
+        Ok(nothing.then(BTreeSet::new))
+    }
+
+    /// The names, and whether these are all and the folder is the same.
+    fn drain(&self) -> io::Result<(BTreeSet<String>, bool)> {
         let mut names = BTreeSet::new();
+        let mut whole = true;
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut reader = inotify::Reader::new(self.inotify.get_ref(), &mut buffer);
         loop {
             let event = match reader.next() {
                 Ok(event) => event,
-                Err(error) if blocked(error) => return Ok(Some(names)),
+                Err(error) if blocked(error) => return Ok((names, whole)),
                 Err(error) => return Err(error.into()),
             };
-            if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
-                return Ok(None);
+            let lost = ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::IGNORED;
+            let ours = Some(event.wd()) == self.watch;
+            if event.events().contains(ReadFlags::QUEUE_OVERFLOW)
+                || ours && event.events().intersects(lost)
+            {
+                whole = false;
+            }
+            if !ours {
+                continue;
             }
             let name = event.file_name().and_then(|name| name.to_str().ok());
             let name = name.and_then(|name| name.strip_suffix(".xml"));

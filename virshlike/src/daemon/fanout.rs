@@ -12,12 +12,15 @@ use super::Notice;
 use crate::manager::watch::heard::{ASKED, HELLO, Told};
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::broadcast::{self, Receiver, error::RecvError};
 
 /// How far behind a listener may be, in changes, until it is let go.
 const BEHIND: usize = 256;
+/// How long a listener may take no notice of a line until it is let go.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// More than a listener has to say.
 const MOST: usize = 64;
 
@@ -54,7 +57,7 @@ impl Fanout {
                     tokio::spawn(serve(socket, self.changes.subscribe(), happenings));
                 }
                 // Too many are open: the next one may fit again.
-                Err(_) => tokio::time::sleep(std::time::Duration::from_secs(1)).await,
+                Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
             }
         }
     }
@@ -88,7 +91,7 @@ async fn serve(
         tokio::select! {
             line = lines.recv() => match line {
                 Ok(line) => {
-                    if socket.write_all(line.as_bytes()).await.is_err() {
+                    if !say(&mut socket, &line, PATIENCE).await {
                         return;
                     }
                 }
@@ -99,7 +102,7 @@ async fn serve(
                 said.extend_from_slice(bytes.get(..count).unwrap_or_default());
                 if said == ASKED.as_bytes() {
                     lines = happenings.subscribe();
-                    if socket.write_all(HELLO.as_bytes()).await.is_err() {
+                    if !say(&mut socket, HELLO, PATIENCE).await {
                         return;
                     }
                 }
@@ -107,5 +110,35 @@ async fn serve(
                 said.truncate(MOST);
             }
         }
+    }
+}
+
+/// Whether a line could be said; one who stands still with a full socket would be kept for ever.
+async fn say(socket: &mut UnixStream, line: &str, patience: Duration) -> bool {
+    let said = tokio::time::timeout(patience, socket.write_all(line.as_bytes())).await;
+    matches!(said, Ok(Ok(())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_that_stands_still_is_let_go() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (mut socket, listener) = UnixStream::pair().unwrap();
+            let line = "x".repeat(4096);
+            let mut said = 0;
+            while say(&mut socket, &line, Duration::from_millis(50)).await {
+                said += 1;
+            }
+            assert!(said > 0);
+            drop(listener);
+            assert!(!say(&mut socket, &line, PATIENCE).await);
+        });
     }
 }

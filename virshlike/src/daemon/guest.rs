@@ -1,11 +1,14 @@
-//! One living guest, watched by its process and its events, at the cost of two descriptors.
+//! One living guest, watched by its process and its events, and how it ended. It costs three
+//! descriptors: the process, its socket, and the file of its last words.
 
 use super::Message;
 use crate::runtime::Guest;
-use crate::runtime::rundir::CONTROL;
+use crate::runtime::record::RunEnd;
+use crate::runtime::rundir::{CONTROL, LastWords};
 use crate::spawn;
+use crate::system::wake::is_readable;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -20,20 +23,68 @@ const HELLO: Duration = Duration::from_secs(10);
 /// How long the last words of a process that is gone may take to arrive.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// How long it takes until somebody who did not answer, or went silent, is asked again.
+const AGAIN: Duration = Duration::from_secs(30);
+/// The same for a process that has no room for another caller.
+const FULL: Duration = Duration::from_millis(100);
+
+/// What is known of the end of a guest that was watched.
+#[derive(Debug)]
+pub(super) struct Ending {
+    /// Whether it said so itself, or somebody was told of it.
+    told: bool,
+    words: Option<LastWords>,
+    /// How long it ran.
+    pub ran: Option<Duration>,
+}
+
+impl Ending {
+    /// That of a guest nobody listened to, from what it left.
+    pub(super) fn of(guest: &Guest) -> Self {
+        Self {
+            told: false,
+            words: guest.dir().open_end(),
+            ran: guest.record.process.map(|process| process.age()),
+        }
+    }
+
+    /// What is to be told: how it ended, if it wrote that down. Once.
+    pub(super) fn untold(&mut self) -> Option<(RunEnd, String)> {
+        let words = self.words.as_ref().filter(|_| !self.told)?;
+        let end = words.read()?;
+        self.told = true;
+        Some((RunEnd::Said(end.reason), end.detail))
+    }
+
+    /// The same when nothing more can be known than what is `kept`.
+    pub(super) fn untold_at_last(
+        &mut self,
+        kept: Option<(RunEnd, String)>,
+    ) -> Option<(RunEnd, String)> {
+        if self.told {
+            return None;
+        }
+        let kept = || kept.unwrap_or((RunEnd::Vanished, String::new()));
+        let end = self.untold().unwrap_or_else(kept);
+        self.told = true;
+        Some(end)
+    }
+}
+
 /// Tells what happens to a guest until its process is gone; of a `new` one also that it is heard from
 /// now on, so that whoever acts on its start misses nothing.
 pub(super) async fn watch(guest: Guest, new: bool, sender: Sender<Message>) {
     let process = guest
         .process()
         .and_then(|process| spawn::readable(process).ok());
-    let mut events = match Events::of(&guest).await {
-        Ok(events) => Some(events),
-        Err(error) => {
-            let name = &guest.record.name;
-            tracing::warn!("domain '{name}': its events are not heard: {error}");
-            None
-        }
-    };
+    let mut ending = Ending::of(&guest);
+    let mut events = listen(&guest, process.as_ref()).await;
+    if let (None, Some(process)) = (&events, &process)
+        && !is_readable(process.get_ref().as_fd())
+    {
+        let name = &guest.record.name;
+        tracing::warn!("domain '{name}': its events are not heard; it is asked again");
+    }
     if new
         && sender
             .send(Message::Heard(guest.record.clone()))
@@ -42,8 +93,8 @@ pub(super) async fn watch(guest: Guest, new: bool, sender: Sender<Message>) {
     {
         return;
     }
-    let mut told = false;
-    loop {
+    // Where neither can be waited for it has ended, as far as can be told.
+    while events.is_some() || process.is_some() {
         let event = tokio::select! {
             // What it said before its end comes before its end.
             biased;
@@ -55,22 +106,40 @@ pub(super) async fn watch(guest: Guest, new: bool, sender: Sender<Message>) {
                     _ => break,
                 }
             }
+            () = tokio::time::sleep(AGAIN), if events.is_none() => {
+                events = listen(&guest, process.as_ref()).await;
+                continue;
+            }
         };
         match event {
             Some(event) => {
-                told |= matches!(event, Event::Stopped { .. });
+                ending.told |= matches!(event, Event::Stopped { .. });
                 let message = Message::Event(guest.record.clone(), event);
                 if sender.send(message).await.is_err() {
                     return;
                 }
             }
             // The process may close its socket a little before it is gone.
-            None if process.is_some() && events.is_some() => events = None,
-            None => break,
+            None => events = None,
         }
     }
+    ending.ran = guest.record.process.map(|process| process.age());
     // The daemon ends when nobody receives.
-    let _ = sender.send(Message::Gone(guest.record.clone(), told)).await;
+    let _ = sender.send(Message::Gone(guest.record, ending)).await;
+}
+
+/// Its events; none where it does not answer or ends meanwhile.
+async fn listen(guest: &Guest, process: Option<&AsyncFd<OwnedFd>>) -> Option<Events> {
+    tokio::select! {
+        heard = Events::of(guest) => match heard {
+            Ok(events) => Some(events),
+            Err(error) => {
+                tracing::debug!("domain '{}': {error}", guest.record.name);
+                None
+            }
+        },
+        () = gone(process) => None,
+    }
 }
 
 async fn gone(process: Option<&AsyncFd<OwnedFd>>) {
@@ -95,12 +164,16 @@ struct Events {
 
 impl Events {
     async fn of(guest: &Guest) -> io::Result<Self> {
-        let dir = guest.dir().clone();
-        // A process that hangs may keep even its callers waiting.
-        let connect = tokio::task::spawn_blocking(move || dir.connect(CONTROL));
         let subscribe = async {
-            let socket = connect.await.map_err(io::Error::other)??;
-            socket.set_nonblocking(true)?;
+            // A process that hangs may keep even its callers waiting.
+            let socket = loop {
+                match guest.dir().connect_at_once(CONTROL) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        tokio::time::sleep(FULL).await;
+                    }
+                    connected => break connected?,
+                }
+            };
             let mut events = Self {
                 socket: UnixStream::from_std(socket)?,
             };

@@ -9,57 +9,82 @@ use crate::manager::{Domain, Manager};
 use crate::model::Restart;
 use crate::runtime::record::{LastRun, RunEnd};
 use crate::runtime::{Liveness, RunDir, RunRecord, cgroup};
+use crate::store::journal::Entry;
 use crate::store::{atomic, journal};
 use std::time::Duration;
 use uuid::Uuid;
+use vmm_api::end::EndReason;
 
 /// Where restarts in a row are counted, so that a new daemon goes on counting.
 const ROW: &str = "restarts.json";
+
+/// Bytes at the end of a domain's journal that tell who asked for what.
+const REMEMBERED: u64 = 64 << 10;
+/// Seconds after an operator's word within which a guest that fails does so on the way.
+const ON_THE_WAY: u64 = 600;
 
 /// What was found of a run whose process is gone.
 #[derive(Debug)]
 pub(super) enum Found {
     /// It ended, and this follows.
     Ended(LastRun, Verdict),
-    /// It runs.
-    Runs,
+    /// This run of it lives.
+    Runs(u32),
+    /// It was started again and that run has ended too; what follows is that one's matter.
+    Later,
     /// Nothing is known of it.
     Nothing,
 }
 
-/// Looks at an end. `record` is the run that was watched; without one the daemon was away.
+/// Looks at an end. `watched` is the run that was watched, and how long it ran; without one the daemon
+/// was away.
 ///
 /// # Errors
 /// A store that cannot be read, or is held by a command for too long.
-pub(super) fn judge(manager: &Manager, uuid: Uuid, record: Option<&RunRecord>) -> Result<Found> {
+pub(super) fn judge(
+    manager: &Manager,
+    uuid: Uuid,
+    watched: Option<(&RunRecord, Option<Duration>)>,
+) -> Result<Found> {
+    let record = watched.map(|(record, _)| record);
     let dir = manager.run_dir(uuid);
     let name = match (record, dir.liveness()?) {
         (Some(record), _) => record.name.clone(),
-        (None, Liveness::Alive(_)) => return Ok(Found::Runs),
+        (None, Liveness::Alive(now)) => return Ok(Found::Runs(now.id)),
         (None, Liveness::Ended(last)) => last.name,
         (None, Liveness::Never) => return Ok(Found::Nothing),
     };
     // Whoever ends a guest writes down why while it has the lock.
     let _domain = manager.store().lock_domain(uuid, &name)?;
     let last = match dir.liveness()? {
-        Liveness::Alive(_) => return Ok(Found::Runs),
+        Liveness::Alive(now) => return Ok(Found::Runs(now.id)),
         Liveness::Never => return Ok(Found::Nothing),
         Liveness::Ended(last) => last,
     };
+    if record.is_some_and(|record| record.id != last.id) {
+        return Ok(Found::Later);
+    }
     dir.tidy()?;
     cgroup::forget(&last.name);
     let Some(policy) = policy(manager, uuid)? else {
         return Ok(Found::Ended(last, Verdict::Rest));
     };
-    let started = record.map(|record| record.started);
     let ended = match last.ended {
         0 => journal::seconds_now(),
         ended => ended,
     };
+    let path = manager.store().layout().journal(uuid);
+    let entries = journal::read_last(&path, REMEMBERED).unwrap_or_default();
     let facts = Facts {
         end: last.end,
-        asked: asked(manager, uuid, started),
-        ran: Duration::from_secs(started.map_or(0, |started| ended.saturating_sub(started))),
+        asked: asked(
+            &entries,
+            record.map(|record| record.started),
+            last.end,
+            ended,
+        ),
+        // Not by the clock, which may be set meanwhile.
+        ran: watched.and_then(|(_, ran)| ran).unwrap_or_default(),
         row: row(&dir),
     };
     let verdict = restart::decide(&policy, &facts);
@@ -136,13 +161,18 @@ fn policy(manager: &Manager, uuid: Uuid) -> Result<Option<Restart>> {
     }
 }
 
-/// Whether an operator asked for the end: a shutdown after the last start, or a run that never was
-/// more than a failed start, of which whoever typed it was told.
-fn asked(manager: &Manager, uuid: Uuid, started: Option<u64>) -> bool {
-    let entries = journal::read(&manager.store().layout().journal(uuid)).unwrap_or_default();
+/// Whether an operator asked for the end, by what the domain's journal says last: a shutdown after the
+/// last start, or a run that never was more than a failed start, of which whoever typed it was told.
+/// A guest that goes on after it was asked to reboot or shut down, and fails much later, does so by
+/// itself. Times are in seconds since the Unix epoch.
+fn asked(entries: &[Entry], started: Option<u64>, end: RunEnd, ended: u64) -> bool {
+    let soon = |entry: &Entry| entry.time.saturating_add(ON_THE_WAY) >= ended;
     for entry in entries.iter().rev() {
         match entry.verb.as_str() {
-            "shutdown" | "destroy" | "reboot" => return true,
+            "destroy" => return true,
+            // Its guest may take its time over it.
+            "shutdown" if end == RunEnd::Said(EndReason::Shutdown) || soon(entry) => return true,
+            "reboot" if soon(entry) => return true,
             "start" | "create" => return started.is_some_and(|started| entry.time < started),
             _ => {}
         }
@@ -169,5 +199,53 @@ pub(super) fn words(last: &LastRun) -> String {
     match last.detail.as_str() {
         "" => end.to_string(),
         detail => format!("{end}: {detail}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHUTDOWN: RunEnd = RunEnd::Said(EndReason::Shutdown);
+
+    fn entry(verb: &str, time: u64) -> Entry {
+        Entry {
+            time,
+            ..Entry::now(verb, "a", "")
+        }
+    }
+
+    #[test]
+    fn an_operators_word_counts_on_the_way_and_not_for_ever() {
+        let run = |verb, at, end, ended| {
+            let entries = [entry("start", 1000), entry(verb, at), entry("pin", at)];
+            asked(&entries, Some(999), end, ended)
+        };
+        let month = 30 * 24 * 3600;
+        for end in [RunEnd::Vanished, SHUTDOWN] {
+            assert!(run("destroy", 2000, end, 2000 + month));
+            assert!(run("reboot", 2000, end, 2005));
+            assert!(!run("reboot", 2000, end, 2000 + month));
+            assert!(run("shutdown", 2000, end, 2100));
+            assert!(!run("suspend", 2000, end, 2001));
+        }
+        // It took its time, or it took no notice and fell over later.
+        assert!(run("shutdown", 2000, SHUTDOWN, 2000 + month));
+        assert!(!run("shutdown", 2000, RunEnd::Vanished, 2000 + month));
+        // A clock that was set back in between.
+        assert!(run("shutdown", 2000, RunEnd::Vanished, 500));
+    }
+
+    #[test]
+    fn a_start_that_failed_was_told_to_whoever_typed_it() {
+        let before = [
+            entry("start", 1000),
+            entry("destroy", 1500),
+            entry("start", 1600),
+        ];
+        assert!(asked(&before, Some(1700), RunEnd::Vanished, 1701));
+        assert!(!asked(&before, Some(1599), RunEnd::Vanished, 1701));
+        assert!(!asked(&before, None, RunEnd::Vanished, 1701));
+        assert!(asked(&[], Some(5), RunEnd::Vanished, 6));
     }
 }

@@ -28,6 +28,7 @@ use crate::error::{Error, Kind, Result};
 use crate::manager::Manager;
 use crate::manager::watch::heard::Told;
 use crate::manager::watch::{self, Happening};
+use crate::runtime::record::RunEnd;
 use crate::runtime::{Guest, Liveness, RunRecord};
 use crate::spawn;
 use crate::store::{atomic, journal};
@@ -36,6 +37,7 @@ use crate::system::notify::notify;
 use changes::Changes;
 use definitions::Definitions;
 use fanout::Fanout;
+use guest::Ending;
 use judge::{Again, Found};
 use restart::Verdict;
 use serde::Serialize;
@@ -49,6 +51,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::AbortHandle;
 use uuid::Uuid;
 use vmm_api::control::Event;
+use vmm_api::end::EndReason;
 
 /// What happened to a domain, for whoever listens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -72,13 +75,33 @@ enum Message {
     /// The events of a guest that was just started are heard.
     Heard(RunRecord),
     Event(RunRecord, Event),
-    /// It is gone; whether it said so before.
-    Gone(RunRecord, bool),
-    Judged(Uuid, Option<RunRecord>, Result<Found>),
+    /// It is gone, or nothing can be heard of it.
+    Gone(RunRecord, Ending),
+    /// To be judged once more.
+    Judge(Uuid, (RunRecord, Ending)),
+    Judged(Uuid, Option<(RunRecord, Ending)>, Result<Found>),
     Again(Uuid, Result<Again>),
-    /// A delay is over: look once more.
-    Look(Uuid),
+    /// A delay is over: look once more at this run.
+    Look(Uuid, u32),
 }
+
+/// Why a domain's runtime directory is looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// The daemon begins, or has missed something.
+    Begin,
+    /// It changed.
+    Change,
+    /// This run could not be heard.
+    Again(u32),
+}
+
+/// How long a domain that a command holds is left alone before it is looked at once more.
+const HELD: Duration = Duration::from_secs(10);
+/// Threads that work on the store at the same time.
+const WORKERS: usize = 32;
+/// Files that are enough for any host's guests.
+const DESCRIPTORS: u64 = 65_536;
 
 /// The folder of a daemon's own files.
 const FOLDER: &str = "daemon";
@@ -96,8 +119,10 @@ pub fn run(manager: Manager, told: Box<dyn Fn(&Notice)>) -> Result<()> {
     let failed = |what: &str, error: &std::io::Error| {
         Error::new(Kind::Host, format!("the daemon cannot {what}")).cause(error.to_string())
     };
+    allow_descriptors();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .max_blocking_threads(WORKERS)
         .thread_keep_alive(Duration::from_secs(1))
         .build()
         .map_err(|error| failed("start", &error))?;
@@ -124,6 +149,8 @@ pub fn run(manager: Manager, told: Box<dyn Fn(&Notice)>) -> Result<()> {
         let [terminate, interrupt] = end.as_mut_slice() else {
             return Ok(());
         };
+        let tidy = Arc::clone(&daemon.manager);
+        tokio::task::spawn_blocking(move || tidy.sweep_cores());
         daemon.adopt()?;
         notify(&format!("READY=1\n{}", daemon.status()));
         tokio::select! {
@@ -134,6 +161,19 @@ pub fn run(manager: Manager, told: Box<dyn Fn(&Notice)>) -> Result<()> {
     })?;
     notify("STOPPING=1");
     Ok(())
+}
+
+/// Lets this process open as many files as its host allows it, within reason: each guest takes
+/// [`three`](guest), and services begin with 1024.
+fn allow_descriptors() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.unwrap_or(u64::MAX).min(DESCRIPTORS);
+    if limit.current.is_some_and(|current| current < wanted) {
+        limit.current = Some(wanted);
+        // Fewer guests can be heard without it.
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
 }
 
 /// The lock that says that a store has a daemon.
@@ -173,7 +213,7 @@ impl Daemon {
     /// Finds what runs, and what ended while no daemon was there.
     fn adopt(&mut self) -> Result<()> {
         for uuid in self.changes.all()? {
-            self.look(uuid, true);
+            self.look(uuid, Why::Begin);
         }
         Ok(())
     }
@@ -185,7 +225,7 @@ impl Daemon {
             let before = (self.watched.len(), self.pending.len());
             tokio::select! {
                 changed = self.changes.next() => match changed? {
-                    Some(domains) => domains.into_iter().for_each(|uuid| self.look(uuid, false)),
+                    Some(domains) => domains.into_iter().for_each(|uuid| self.look(uuid, Why::Change)),
                     None => self.adopt()?,
                 },
                 redefined = self.definitions.next() => {
@@ -208,7 +248,7 @@ impl Daemon {
     }
 
     /// Looks at a domain's runtime directory.
-    fn look(&mut self, uuid: Uuid, at_start: bool) {
+    fn look(&mut self, uuid: Uuid, why: Why) {
         let dir = self.manager.run_dir(uuid);
         match dir.liveness() {
             // A record without a process is written anew in a moment.
@@ -217,16 +257,32 @@ impl Daemon {
                     return;
                 }
                 self.cancel(uuid);
-                let how = if at_start {
-                    "it ran before the daemon"
-                } else {
-                    ""
+                let how = match why {
+                    Why::Begin => "it ran before the daemon",
+                    _ => "",
                 };
-                self.tell(&record.name, uuid, "started", how, Priority::Info);
+                if why != Why::Again(record.id) {
+                    self.tell(&record.name, uuid, "started", how, Priority::Info);
+                }
                 let guest = Guest::new(*record, dir);
-                tokio::spawn(guest::watch(guest, !at_start, self.sender.clone()));
+                let new = why == Why::Change;
+                tokio::spawn(guest::watch(guest, new, self.sender.clone()));
             }
-            Ok(Liveness::Ended(_)) if at_start => self.judge(uuid, None),
+            Ok(Liveness::Ended(_)) if why == Why::Begin => self.judge(uuid, None),
+            Ok(Liveness::Ended(last)) => {
+                // It was through before anybody looked.
+                let fresh = dir.record().filter(|record| record.process.is_some());
+                let Some(record) = fresh else { return };
+                // Of a start that failed whoever started it is told.
+                let failed = last.end == RunEnd::Said(EndReason::Failed);
+                if failed || self.watched.get(&uuid) == Some(&record.id) {
+                    return;
+                }
+                self.tell(&record.name, uuid, "started", "", Priority::Info);
+                self.tell_happening(Some(uuid), Happening::started(&record.name));
+                let ending = Ending::of(&Guest::new(record.clone(), dir));
+                self.hear(Message::Gone(record, ending));
+            }
             Ok(_) => {}
             Err(error) => tracing::warn!("{error}"),
         }
@@ -239,20 +295,27 @@ impl Daemon {
                 self.tell_happening(Some(record.uuid), started);
             }
             Message::Event(record, event) => self.event(&record, &event),
-            Message::Gone(record, told) => {
-                // One that is gone without a word has crashed.
-                if !told {
-                    let crashed = Happening::crashed(&record.name);
-                    self.tell_happening(Some(record.uuid), crashed);
-                }
+            Message::Gone(record, mut ending) => {
+                // At once where it is known; else whoever ended it may be writing it down now.
+                let end = ending.untold();
+                self.tell_end(&record, end);
                 if self.watched.get(&record.uuid) == Some(&record.id) {
                     self.watched.remove(&record.uuid);
                 }
-                self.judge(record.uuid, Some(record));
+                self.judge(record.uuid, Some((record, ending)));
             }
-            Message::Judged(uuid, record, found) => self.judged(uuid, record.as_ref(), found),
+            Message::Judge(uuid, watched) => self.judge(uuid, Some(watched)),
+            Message::Judged(uuid, watched, found) => self.judged(uuid, watched, found),
             Message::Again(uuid, again) => self.again(uuid, again),
-            Message::Look(uuid) => self.look(uuid, false),
+            Message::Look(uuid, id) => self.look(uuid, Why::Again(id)),
+        }
+    }
+
+    /// Tells of an end that its guest told nobody of.
+    fn tell_end(&self, record: &RunRecord, end: Option<(RunEnd, String)>) {
+        if let Some((end, detail)) = end {
+            let stopped = Happening::stopped(&record.name, end, &detail);
+            self.tell_happening(Some(record.uuid), stopped);
         }
     }
 
@@ -276,55 +339,88 @@ impl Daemon {
         self.tell(&record.name, record.uuid, action, &detail, Priority::Info);
     }
 
-    fn judge(&self, uuid: Uuid, record: Option<RunRecord>) {
+    fn judge(&self, uuid: Uuid, watched: Option<(RunRecord, Ending)>) {
         let (manager, sender) = (Arc::clone(&self.manager), self.sender.clone());
         tokio::spawn(async move {
-            let known = record.clone();
-            let work = move || judge::judge(&manager, uuid, known.as_ref());
+            let known = watched.as_ref();
+            let known = known.map(|(record, ending)| (record.clone(), ending.ran));
+            let work = move || {
+                let known = known.as_ref().map(|(record, ran)| (record, *ran));
+                judge::judge(&manager, uuid, known)
+            };
             if let Ok(found) = tokio::task::spawn_blocking(work).await {
-                let _ = sender.send(Message::Judged(uuid, record, found)).await;
+                let _ = sender.send(Message::Judged(uuid, watched, found)).await;
             }
         });
     }
 
-    fn judged(&mut self, uuid: Uuid, record: Option<&RunRecord>, found: Result<Found>) {
+    fn judged(&mut self, uuid: Uuid, watched: Option<(RunRecord, Ending)>, found: Result<Found>) {
+        if let Some((record, mut ending)) = watched {
+            let kept = match &found {
+                // Its connection broke before its end.
+                Ok(Found::Runs(id)) if *id == record.id => return self.look_later(uuid, *id),
+                Ok(Found::Ended(last, _)) => Some((last.end, last.detail.clone())),
+                // A command holds the domain for long; what follows is still to be found out.
+                Err(error) if error.kind == Kind::Timeout => {
+                    tracing::warn!("{error}");
+                    return self.judge_later(uuid, (record, ending));
+                }
+                _ => None,
+            };
+            let end = ending.untold_at_last(kept);
+            self.tell_end(&record, end);
+            self.note_end(&record, &found);
+        }
         match found {
-            Ok(Found::Ended(last, verdict)) => {
-                if record.is_some() {
-                    let priority = match verdict {
-                        Verdict::Rest => Priority::Info,
-                        _ => Priority::Warning,
-                    };
-                    self.tell(&last.name, uuid, "stopped", &judge::words(&last), priority);
-                }
-                self.follow(uuid, &last.name, verdict);
-            }
-            // Its connection broke before its end, or it was started again.
-            Ok(Found::Runs) => self.look_later(uuid),
+            Ok(Found::Ended(last, verdict)) => self.follow(uuid, &last.name, verdict),
+            // It was started again.
+            Ok(Found::Runs(_)) => self.look(uuid, Why::Change),
             // A domain without a definition leaves nothing behind.
-            Ok(Found::Nothing) => {
-                if let Some(record) = record {
-                    self.tell(&record.name, uuid, "stopped", "", Priority::Info);
-                }
-            }
+            Ok(Found::Nothing | Found::Later) => {}
             Err(error) => tracing::warn!("{error}"),
         }
     }
 
-    fn look_later(&self, uuid: Uuid) {
+    /// Tells of the end of a run that was watched, with what was found of it.
+    fn note_end(&self, record: &RunRecord, found: &Result<Found>) {
+        let (words, priority) = match found {
+            Ok(Found::Ended(last, verdict)) => (
+                judge::words(last),
+                match verdict {
+                    Verdict::Rest => Priority::Info,
+                    _ => Priority::Warning,
+                },
+            ),
+            Ok(_) => (String::new(), Priority::Info),
+            // It is not known whether it ended.
+            Err(_) => return,
+        };
+        self.tell(&record.name, record.uuid, "stopped", &words, priority);
+    }
+
+    fn look_later(&self, uuid: Uuid, id: u32) {
         let sender = self.sender.clone();
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            let _ = sender.send(Message::Look(uuid)).await;
+            let _ = sender.send(Message::Look(uuid, id)).await;
+        });
+    }
+
+    fn judge_later(&self, uuid: Uuid, watched: (RunRecord, Ending)) {
+        let sender = self.sender.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(HELD).await;
+            let _ = sender.send(Message::Judge(uuid, watched)).await;
         });
     }
 
     /// What follows an end.
     fn follow(&mut self, uuid: Uuid, name: &str, verdict: Verdict) {
-        self.cancel(uuid);
         match verdict {
+            // A restart that waits stays: this may be one that failed, and is tried again.
             Verdict::Rest => {}
             Verdict::After(delay, row) => {
+                self.cancel(uuid);
                 let detail = format!("in {} s, {} in a row", delay.as_secs(), row.count);
                 self.tell(name, uuid, "restarting", &detail, Priority::Info);
                 let (manager, sender) = (Arc::clone(&self.manager), self.sender.clone());
@@ -341,6 +437,7 @@ impl Daemon {
                 self.pending.insert(uuid, waiting.abort_handle());
             }
             Verdict::GiveUp(count) => {
+                self.cancel(uuid);
                 let detail = format!("after {count} restarts in a row: vm start {name}");
                 self.tell(name, uuid, "given-up", &detail, Priority::Error);
             }
@@ -402,4 +499,18 @@ impl Daemon {
 /// Whether a read has nothing for now.
 fn blocked(error: rustix::io::Errno) -> bool {
     error == rustix::io::Errno::WOULDBLOCK
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::{Resource, getrlimit};
+
+    #[test]
+    fn a_daemon_may_open_what_its_host_allows() {
+        allow_descriptors();
+        let limit = getrlimit(Resource::Nofile);
+        let allowed = limit.maximum.unwrap_or(u64::MAX).min(DESCRIPTORS);
+        assert!(limit.current.is_none_or(|current| current >= allowed));
+    }
 }

@@ -4,13 +4,14 @@ use super::{Domain, Manager};
 use crate::error::{Error, Kind, Result};
 use crate::model;
 use crate::runtime::guest::{ANSWER, explain};
+use crate::runtime::rundir::{self, RunDir};
 use crate::runtime::{cgroup, cores};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use vmm_api::control::Request;
 use vmm_api::spec::EndAction;
 use vmm_api::state::AfterDump;
@@ -30,6 +31,21 @@ impl Manager {
             EndAction::Destroy | EndAction::Preserve => 1,
         };
         cores::create(&self.store.layout().dump(), &model.name, count)
+    }
+
+    /// Removes files for cores that an earlier uptime of the host left without one, where its records
+    /// went with it. What runs at the host's boot calls this.
+    pub fn sweep_cores(&self) {
+        let Some(boot) = booted() else { return };
+        let layout = self.store.layout();
+        let runs = rundir::runs(&layout.run).unwrap_or_default();
+        let records = runs.iter().filter_map(RunDir::record);
+        let named = records.flat_map(|record| record.cores);
+        let named = named.map(PathBuf::from).collect();
+        match cores::sweep(&layout.dump(), &named, boot) {
+            0 => {}
+            count => tracing::info!("{count} files for cores of an earlier uptime were empty"),
+        }
     }
 
     /// Writes RAM and registers of a guest into `path`, for its owner alone. The file has its name only when
@@ -59,6 +75,13 @@ impl Manager {
         );
         Ok(())
     }
+}
+
+/// When the host was started (proc(5), `btime` of `/proc/stat`), by its clock of now.
+fn booted() -> Option<SystemTime> {
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let line = stat.lines().find_map(|line| line.strip_prefix("btime "))?;
+    UNIX_EPOCH.checked_add(Duration::from_secs(line.trim().parse().ok()?))
 }
 
 /// A file beside its final name; gone with this, unless it is kept.

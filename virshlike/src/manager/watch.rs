@@ -15,7 +15,10 @@ pub mod networks;
 
 use super::{Domain, Manager};
 use crate::error::Result;
-use crate::runtime::Guest;
+use crate::runtime::guest::LEAVE;
+use crate::runtime::record::RunEnd;
+use crate::runtime::rundir::LastWords;
+use crate::runtime::{Guest, Liveness};
 use crate::store::Store;
 use heard::{Heard, Told};
 use serde::{Deserialize, Serialize};
@@ -26,6 +29,7 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 use vmm_api::control::Event;
 use vmm_api::end::EndReason;
@@ -98,9 +102,20 @@ impl Happening {
         Self::new(domain, Type::Lifecycle, "Started Booted")
     }
 
-    /// Its process is gone without a word.
-    pub(crate) fn crashed(domain: &str) -> Self {
-        Self::new(domain, Type::Lifecycle, "Stopped Crashed")
+    /// It ended, in libvirt's words.
+    pub(crate) fn stopped(domain: &str, end: RunEnd, detail: &str) -> Self {
+        let word = match end {
+            RunEnd::Vanished | RunEnd::Said(EndReason::Crashed) => "Crashed",
+            RunEnd::Said(EndReason::Shutdown | EndReason::Rebooted | EndReason::DebugExit) => {
+                "Shutdown"
+            }
+            RunEnd::Said(EndReason::Destroyed) => "Destroyed",
+            RunEnd::Said(EndReason::Saved) => "Saved",
+            RunEnd::Said(EndReason::Migrated) => "Migrated",
+            RunEnd::Said(EndReason::Failed) => "Failed",
+        };
+        let words = format!("Stopped {word}");
+        Self::new(domain, Type::Lifecycle, with(&words, detail))
     }
 
     /// Something became of its definition, in libvirt's words.
@@ -274,6 +289,7 @@ impl<'a> Watch<'a> {
         let sender = self.sender.clone();
         std::thread::spawn(move || {
             let name = guest.record.name.clone();
+            let words = guest.dir().open_end();
             let client = guest.subscribe();
             if new {
                 let _ = sender.send(Happening::started(&name));
@@ -286,21 +302,67 @@ impl<'a> Watch<'a> {
                     happenings.into_iter().all(|one| sender.send(one).is_ok())
                 })
             });
-            // One that is gone without a word has crashed; one that cannot be heard lives on.
-            let gone = !guest.dir().lock_is_held().unwrap_or(true);
-            if heard.is_ok() && !stopped && gone {
-                let _ = sender.send(Happening::crashed(&name));
+            // A process closes its socket a little before it is gone; one that cannot be heard may
+            // live on.
+            let patience = match heard {
+                Ok(()) => LEAVE,
+                Err(_) => Duration::ZERO,
+            };
+            if !stopped && ends_within(&guest, patience) {
+                let _ = sender.send(how_it_ended(&guest, words.as_ref()));
             }
         });
     }
 }
 
-/// What a guest's own event is, in virsh's words.
-pub(crate) fn of_event(name: &str, event: &Event) -> Vec<Happening> {
-    let with = |words: &str, detail: &str| match detail.is_empty() {
+/// Whether this very run has ended, as far as can be told.
+fn has_ended(guest: &Guest) -> bool {
+    match guest.dir().liveness() {
+        Ok(Liveness::Alive(record)) => record.id != guest.record.id,
+        Ok(_) => true,
+        Err(_) => false,
+    }
+}
+
+/// Waits until this very run has ended; `false` when it has not.
+fn ends_within(guest: &Guest, patience: Duration) -> bool {
+    let deadline = Instant::now() + patience;
+    while !has_ended(guest) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return false;
+        }
+        // Again and again: another run may have begun meanwhile, and be waited for instead.
+        let _ = guest.wait_end(left.min(Duration::from_millis(50)));
+    }
+    true
+}
+
+/// What the end of a guest is that told nothing of it: its last words are on disk, or what a command
+/// kept of them.
+fn how_it_ended(guest: &Guest, words: Option<&LastWords>) -> Happening {
+    let name = &guest.record.name;
+    if let Some(end) = words.and_then(LastWords::read) {
+        return Happening::stopped(name, RunEnd::Said(end.reason), &end.detail);
+    }
+    match guest.dir().liveness() {
+        Ok(Liveness::Ended(last)) if last.id == guest.record.id => {
+            Happening::stopped(name, last.end, &last.detail)
+        }
+        _ => Happening::stopped(name, RunEnd::Vanished, ""),
+    }
+}
+
+/// Words, and what there is to say of them.
+fn with(words: &str, detail: &str) -> String {
+    match detail.is_empty() {
         true => words.to_string(),
         false => format!("{words} ({detail})"),
-    };
+    }
+}
+
+/// What a guest's own event is, in virsh's words.
+pub(crate) fn of_event(name: &str, event: &Event) -> Vec<Happening> {
     let one = |kind, detail: String| vec![Happening::new(name, kind, detail)];
     match event {
         Event::Running => one(Type::Lifecycle, "Resumed Unpaused".into()),
@@ -319,13 +381,7 @@ pub(crate) fn of_event(name: &str, event: &Event) -> Vec<Happening> {
         Event::Reset => one(Type::Reboot, String::new()),
         Event::Powerdown => one(Type::Lifecycle, "Shutdown requested".into()),
         Event::Stopped { reason, detail } => {
-            let word = match reason {
-                EndReason::Shutdown => "Shutdown".to_string(),
-                EndReason::Destroyed => "Destroyed".to_string(),
-                EndReason::Failed => "Failed".to_string(),
-                other => other.as_str().to_string(),
-            };
-            one(Type::Lifecycle, with(&format!("Stopped {word}"), detail))
+            vec![Happening::stopped(name, RunEnd::Said(*reason), detail)]
         }
         Event::Job { job, done, total } => {
             one(Type::Job, format!("{}: {done} of {total}", job.as_str()))

@@ -5,7 +5,8 @@
 //!
 //! Words on its kernel command line make it misbehave: `fake.fail` ends it at once with a reason,
 //! `fake.vanish` without one, `fake.deaf` leaves the control socket unanswered, `fake.stubborn`
-//! ignores the power button, `fake.mute` has an agent that says nothing, `fake.crash` crashes when it is resumed. It must never be
+//! ignores the power button, `fake.mute` has an agent that says nothing, `fake.crash` crashes when it is resumed, `fake.off` powers
+//! off at once, `fake.silent` tells of no event. It must never be
 //! reachable from a release of the product.
 
 mod agent;
@@ -109,7 +110,7 @@ fn serve(spec: MachineSpec, mut ends: Ends) -> io::Result<EndReason> {
     let cmdline = spec.boot.cmdline();
     let asked = |word: &str| cmdline.split_whitespace().any(|part| part == word);
     let (fail, vanish, deaf) = (asked("fake.fail"), asked("fake.vanish"), asked("fake.deaf"));
-    let mute = asked("fake.mute");
+    let (mute, off) = (asked("fake.mute"), asked("fake.off"));
     let words = cmdline.split_whitespace();
     let mut real = words.filter_map(|word| word.strip_prefix("fake.agent="));
     let real = real.next().map(str::to_string);
@@ -135,6 +136,9 @@ fn serve(spec: MachineSpec, mut ends: Ends) -> io::Result<EndReason> {
     }
     if vanish {
         return Ok(EndReason::Crashed);
+    }
+    if off {
+        machine.stop(EndReason::Shutdown);
     }
     let mut threads = vcpu_threads(&machine)?;
     if let Some(agent) = ends.agent.take() {
@@ -281,6 +285,7 @@ impl Machine {
         let mut end = None;
         match request {
             Request::Query => return (Ok(self.status(state)), None),
+            Request::Events if cmdline.contains("fake.silent") => {}
             Request::Events => {
                 if let Ok(copy) = socket.try_clone() {
                     self.listeners

@@ -3,6 +3,7 @@
 use super::record::RunRecord;
 use super::rundir::{CONSOLE, CONTROL, RunDir};
 use crate::error::{Error, Kind, Result};
+use crate::store::journal;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -11,6 +12,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use vmm_api::control::client::{Client, ClientError};
 use vmm_api::control::{Event, Reply, Request, Status};
+use vmm_api::end::{EndReason, EndRecord};
 
 /// How long a healthy process may take to answer.
 pub const ANSWER: Duration = Duration::from_secs(5);
@@ -124,7 +126,9 @@ impl Guest {
             let _ = pidfd_send_signal(process, Signal::KILL);
         }
         if self.wait_gone(process.as_ref(), LEAVE)? {
-            return Ok(());
+            let why = "its process did not answer and was killed";
+            let end = EndRecord::new(EndReason::Destroyed, why, journal::seconds_now());
+            return self.dir.say_end(&end);
         }
         Err(Error::new(
             Kind::Timeout,

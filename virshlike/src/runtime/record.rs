@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::time::Duration;
 use uuid::Uuid;
 use vmm_api::end::EndReason;
 
@@ -107,6 +108,9 @@ pub struct LiveCpu {
     pub disable: Vec<String>,
 }
 
+/// Milliseconds of a clock tick of /proc, 100 of which are a second on every architecture that KVM has.
+const TICK_MS: u64 = 10;
+
 /// A process id that cannot be mistaken for a later process's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessMark {
@@ -124,6 +128,13 @@ impl ProcessMark {
         let (_, fields) = stat.rsplit_once(')')?;
         let start = fields.split_whitespace().nth(19)?.parse().ok()?;
         Some(Self { pid, start })
+    }
+
+    /// How long ago it was started, whatever became of the host's clock meanwhile.
+    pub fn age(self) -> Duration {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let now = Duration::try_from(now).unwrap_or_default();
+        now.saturating_sub(Duration::from_millis(self.start.saturating_mul(TICK_MS)))
     }
 
     /// Whether that very process still exists.
@@ -185,6 +196,13 @@ mod tests {
         };
         assert!(!other.exists());
         assert_eq!(ProcessMark::of(u32::MAX), None);
+        let first = ProcessMark::of(1).unwrap();
+        assert!(first.age() >= own.age());
+        let to_come = ProcessMark {
+            start: u64::MAX,
+            ..own
+        };
+        assert_eq!(to_come.age(), Duration::ZERO);
     }
 
     #[test]

@@ -10,9 +10,9 @@ use crate::error::{Error, Result};
 use crate::spawn;
 use crate::store::atomic;
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use vmm_api::end::EndRecord;
@@ -71,9 +71,39 @@ impl RunDir {
         Ok(Liveness::Ended(self.ended(&record)))
     }
 
+    /// What is written down of a run that has not been tidied away.
+    pub fn record(&self) -> Option<RunRecord> {
+        self.read(RUN)
+    }
+
     /// The process's last words, if it wrote any.
     pub fn end_record(&self) -> Option<EndRecord> {
         EndRecord::parse(&fs::read_to_string(self.path.join(END)).ok()?)
+    }
+
+    /// The file that the process writes its last words into, to be read also when the directory is
+    /// tidied up meanwhile.
+    pub fn open_end(&self) -> Option<LastWords> {
+        let file = File::open(self.path.join(END)).ok()?;
+        Some(LastWords { file })
+    }
+
+    /// Writes down why a process ended that could not say so itself, unless it did.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn say_end(&self, end: &EndRecord) -> Result<()> {
+        if self.end_record().is_some() {
+            return Ok(());
+        }
+        let path = self.path.join(END);
+        // Into the same file: whoever has it open reads it there.
+        OpenOptions::new()
+            .write(true)
+            .truncate(true)
+            .open(&path)
+            .and_then(|mut file| file.write_all(end.to_line().as_bytes()))
+            .map_err(|error| Error::io("write", &path, &error))
     }
 
     fn ended(&self, record: &RunRecord) -> LastRun {
@@ -157,6 +187,22 @@ impl RunDir {
     /// What the socket says.
     pub fn connect(&self, name: &str) -> io::Result<UnixStream> {
         self.through_dir(name, UnixStream::connect::<PathBuf>)
+    }
+
+    /// As [`RunDir::connect`], without waiting for a process that accepts nobody: it would block is
+    /// the answer then. The socket stays so that it never blocks.
+    ///
+    /// # Errors
+    /// What the socket says.
+    pub fn connect_at_once(&self, name: &str) -> io::Result<UnixStream> {
+        use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+        self.through_dir(name, |path| {
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let kind = SocketType::STREAM;
+            let socket = rustix::net::socket_with(AddressFamily::UNIX, kind, flags, None)?;
+            rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+            Ok(UnixStream::from(socket))
+        })
     }
 
     fn through_dir<T>(
@@ -278,6 +324,23 @@ impl RunDir {
     }
 }
 
+/// The last words of one run's process, written or not.
+#[derive(Debug)]
+pub struct LastWords {
+    file: File,
+}
+
+impl LastWords {
+    /// What was written so far.
+    pub fn read(&self) -> Option<EndRecord> {
+        // One line; a longer file is none of ours.
+        let mut bytes = vec![0; 64 << 10];
+        let length = self.file.read_at(&mut bytes, 0).ok()?;
+        bytes.truncate(length);
+        EndRecord::parse(&String::from_utf8(bytes).ok()?)
+    }
+}
+
 /// Runtime directories below `run` whose run has not been tidied away: the living and the freshly
 /// ended.
 ///
@@ -364,6 +427,23 @@ mod tests {
     }
 
     #[test]
+    fn last_words_are_read_after_the_directory_is_gone() {
+        let (_dir, run) = run_dir();
+        assert!(run.open_end().is_none());
+        let _lock = run.take_lock().unwrap().unwrap();
+        run.create_end().unwrap();
+        let words = run.open_end().unwrap();
+        assert_eq!(words.read(), None);
+        // Of a process that was killed somebody else says it, once.
+        let killed = EndRecord::new(EndReason::Destroyed, "it did not answer", 7);
+        run.say_end(&killed).unwrap();
+        run.say_end(&EndRecord::new(EndReason::Saved, "", 8))
+            .unwrap();
+        run.remove().unwrap();
+        assert_eq!(words.read(), Some(killed));
+    }
+
+    #[test]
     fn sockets_work_below_paths_longer_than_a_socket_address() {
         let dir = tempfile::tempdir().unwrap();
         let deep = dir.path().join("x".repeat(100)).join("y".repeat(100));
@@ -371,5 +451,14 @@ mod tests {
         let run = RunDir::new(deep);
         let _listener = run.listen(CONTROL).unwrap();
         run.connect(CONTROL).unwrap();
+        // Nobody accepts: at some number a caller would wait, and this one does not.
+        let mut callers = Vec::new();
+        let full = loop {
+            match run.connect_at_once(CONTROL) {
+                Ok(caller) => callers.push(caller),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
     }
 }

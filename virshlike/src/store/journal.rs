@@ -4,8 +4,8 @@
 use super::atomic;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -92,6 +92,35 @@ pub fn read(path: &Path) -> Result<Vec<Entry>> {
     }
 }
 
+/// The entries in the last `bytes` bytes, oldest first: what a journal of years says last.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_last(path: &Path, bytes: u64) -> Result<Vec<Entry>> {
+    let tail = || -> io::Result<Vec<u8>> {
+        let mut file = File::open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(bytes)))?;
+        let mut tail = Vec::new();
+        file.take(bytes).read_to_end(&mut tail)?;
+        Ok(tail)
+    };
+    match tail() {
+        // A line that is cut at the beginning is no entry.
+        Ok(tail) => Ok(entries(&tail)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(Error::io("read the journal", path, &error)),
+    }
+}
+
+/// The entries in whole lines of a journal.
+pub(crate) fn entries(bytes: &[u8]) -> Vec<Entry> {
+    let lines = bytes.split(|byte| *byte == b'\n');
+    lines
+        .filter_map(|line| serde_json::from_slice(line).ok())
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,6 +136,11 @@ mod tests {
         append(&path, &second).unwrap();
         let mut file = OpenOptions::new().append(true).open(&path).unwrap();
         file.write_all(b"{\"time\":1,").unwrap();
-        assert_eq!(read(&path).unwrap(), vec![first, second]);
+        assert_eq!(read(&path).unwrap(), vec![first, second.clone()]);
+        assert_eq!(read_last(&path, 100 << 10).unwrap().len(), 2);
+        let length = serde_json::to_vec(&second).unwrap().len() as u64;
+        // The torn line, and a few bytes of the first.
+        assert_eq!(read_last(&path, length + 20).unwrap(), vec![second]);
+        assert_eq!(read_last(&dir.path().join("no"), 9).unwrap(), vec![]);
     }
 }

@@ -42,6 +42,7 @@ impl Verb for AutostartAll {
             }
             return names.iter().try_for_each(|name| context.ui.line(name));
         }
+        manager.sweep_cores();
         let networks = self.networks(context)?;
         let mut report = Report::new(context);
         manager.autostart_all(

@@ -6,9 +6,11 @@
 //! than that.
 
 use crate::cli::{Context, Group, Verb};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::manager::watch::{Happening, Type, Watch};
+use crate::system::interrupt::Interrupt;
 use serde::Serialize;
+use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -17,7 +19,7 @@ const TICK: Duration = Duration::from_millis(200);
 
 /// Wait for what happens to domains, and print it
 ///
-/// Without --loop it ends after the first event.
+/// Without --loop it ends after the first event. Exit 1 when none came.
 #[derive(Debug, clap::Args)]
 #[allow(clippy::struct_excessive_bools)]
 pub struct Event {
@@ -56,17 +58,22 @@ impl Verb for Event {
     const GROUP: Group = Group::Monitoring;
 
     fn run(self, context: &Context) -> Result<()> {
+        self.run_with_code(context).map(|_| ())
+    }
+
+    fn run_with_code(self, context: &Context) -> Result<ExitCode> {
         if self.list {
-            if context.ui.is_json() {
-                return context.ui.json(&Type::ALL.map(Type::as_str));
+            let mut kinds = Type::ALL.into_iter().map(Type::as_str);
+            match context.ui.is_json() {
+                true => context.ui.json(&Type::ALL.map(Type::as_str))?,
+                false => kinds.try_for_each(|kind| context.ui.line(kind))?,
             }
-            return Type::ALL
-                .into_iter()
-                .try_for_each(|kind| context.ui.line(kind.as_str()));
+            return Ok(ExitCode::SUCCESS);
         }
         let manager = context.manager()?;
         let domain = self.domain.as_ref().map(|word| context.domain(word));
         let domain = domain.transpose()?;
+        let interrupt = interrupt()?;
         let (sender, receiver) = mpsc::channel();
         let mut watch = Watch::new(manager, domain, sender)?;
         let deadline = self.timeout.map(Duration::from_secs);
@@ -74,8 +81,7 @@ impl Verb for Event {
         let mut count = 0;
         loop {
             let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-            if left.is_some_and(|left| left.is_zero()) {
-                context.ui.sentence("event loop timed out")?;
+            if left.is_some_and(|left| left.is_zero()) || interrupt.came() {
                 break;
             }
             match receiver.recv_timeout(left.unwrap_or(TICK).min(TICK)) {
@@ -86,7 +92,7 @@ impl Verb for Event {
                     self.print(context, &happening)?;
                     count += 1;
                     if !self.repeat {
-                        break;
+                        return through(context, None, count);
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {
@@ -100,8 +106,29 @@ impl Verb for Event {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        context.ui.sentence(format!("events received: {count}"))
+        through(context, Some(&interrupt), count)
     }
+}
+
+/// Hears Ctrl+C from here on.
+pub fn interrupt() -> Result<Interrupt> {
+    Interrupt::hear()
+        .map_err(|error| Error::new(Kind::Host, "cannot wait for signals").cause(error.to_string()))
+}
+
+/// virsh's last words and exit code: whoever waited for an event in vain has failed. `cut` is there
+/// where the wait was cut short, by Ctrl+C or else by its deadline.
+pub fn through(context: &Context, cut: Option<&Interrupt>, count: u64) -> Result<ExitCode> {
+    match cut.map(Interrupt::came) {
+        Some(true) => context.ui.sentence("event loop interrupted")?,
+        Some(false) => context.ui.sentence("event loop timed out")?,
+        None => {}
+    }
+    context.ui.sentence(format!("events received: {count}"))?;
+    Ok(match count {
+        0 => ExitCode::FAILURE,
+        _ => ExitCode::SUCCESS,
+    })
 }
 
 /// The time of day, as virsh prints it.

@@ -1,15 +1,17 @@
 //! `vm net-event`: what happens to networks, as it happens.
 
-use super::event::stamp;
+use super::event::{interrupt, stamp, through};
 use crate::cli::{Context, Group, Verb};
 use crate::error::Result;
 use crate::manager::watch::networks::{Lifecycle, NetworkHappening, NetworkWatch};
 use serde::Serialize;
+use std::os::fd::AsFd;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 /// Wait for what happens to networks, and print it
 ///
-/// Without --loop it ends after the first event.
+/// Without --loop it ends after the first event. Exit 1 when none came.
 #[derive(Debug, clap::Args)]
 #[allow(clippy::struct_excessive_bools)]
 pub struct NetEvent {
@@ -45,11 +47,16 @@ impl Verb for NetEvent {
     const GROUP: Group = Group::Network;
 
     fn run(self, context: &Context) -> Result<()> {
+        self.run_with_code(context).map(|_| ())
+    }
+
+    fn run_with_code(self, context: &Context) -> Result<ExitCode> {
         if self.list {
-            return match context.ui.is_json() {
-                true => context.ui.json(&[Lifecycle::NAME]),
-                false => context.ui.line(Lifecycle::NAME),
-            };
+            match context.ui.is_json() {
+                true => context.ui.json(&[Lifecycle::NAME])?,
+                false => context.ui.line(Lifecycle::NAME)?,
+            }
+            return Ok(ExitCode::SUCCESS);
         }
         let manager = context.manager()?;
         let only = self
@@ -57,21 +64,19 @@ impl Verb for NetEvent {
             .as_ref()
             .map(|word| manager.networks().find(word));
         let only = only.transpose()?.map(|found| found.name);
+        let interrupt = interrupt()?;
         let mut watch = NetworkWatch::new(manager, only)?;
         let deadline = self.timeout.map(Duration::from_secs);
         let deadline = deadline.and_then(|most| Instant::now().checked_add(most));
         let mut count = 0;
-        while let Some(happening) = watch.next(deadline)? {
+        while let Some(happening) = watch.next(deadline, interrupt.as_fd())? {
             self.print(context, &happening)?;
             count += 1;
             if !self.repeat {
-                break;
+                return through(context, None, count);
             }
         }
-        if deadline.is_some_and(|at| at <= Instant::now()) {
-            context.ui.sentence("event loop timed out")?;
-        }
-        context.ui.sentence(format!("events received: {count}"))
+        through(context, Some(&interrupt), count)
     }
 }
 
