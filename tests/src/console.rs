@@ -1,10 +1,11 @@
 //! `vm console` of a guest with a shell, used through pipes.
 
 use crate::linux::{BOOT, Marks};
-use crate::serial::Serial;
+use crate::serial::{Serial, SerialError};
 use crate::world::World;
 use std::io::Write;
 use std::process::{Child, ChildStdin, Stdio};
+use std::time::Duration;
 
 /// A console that is open.
 pub struct Console {
@@ -66,12 +67,21 @@ impl Console {
     /// Runs a command and returns what it printed.
     #[track_caller]
     pub fn shell(&mut self, command: &str) -> String {
+        let said = self.shell_within(command, BOOT);
+        said.unwrap_or_else(|error| panic!("{command}: {error}"))
+    }
+
+    /// As [`Self::shell`], for a command that may take long.
+    ///
+    /// # Errors
+    /// When its end has not come in time, or cannot come any more.
+    pub fn shell_within(&mut self, command: &str, time: Duration) -> Result<String, SerialError> {
         self.asked += 1;
         let marks = Marks::new(self.asked);
         self.send(&marks.around(command));
-        self.wait_for(&marks.from());
-        let said = self.wait_for(&marks.to());
-        marks.within(&said)
+        self.screen.expect_within(&marks.from(), time)?;
+        let said = self.screen.expect_within(&marks.to(), time)?;
+        Ok(marks.within(&said))
     }
 }
 

@@ -4,11 +4,21 @@ use crate::machine::{Builder, Machine};
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use vmm_api::console::{Attach, Role};
 
 /// A kernel under two levels of virtualisation, the outer one emulated, takes its time.
 pub const BOOT: Duration = Duration::from_secs(240);
+
+/// Waits until something is so, as long as an emulated boot takes; else the test fails with `what`.
+#[track_caller]
+pub fn until(what: &str, mut is: impl FnMut() -> bool) {
+    let deadline = Instant::now() + BOOT;
+    while !is() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
 
 /// A stock kernel of the lab and the RAM disk that goes with it.
 #[derive(Debug, Clone)]

@@ -2,9 +2,8 @@
 //! keyboard. Run in the lab (`cargo xtask test --only-lab`).
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
 use tests::console::Console;
-use tests::linux::BOOT;
+use tests::linux::until;
 use tests::world::World;
 
 /// An agent in shell: it answers a sync, and powers the guest off when it is told to. A port whose
@@ -44,9 +43,10 @@ fn hvc0_is_a_console_and_the_agent_is_asked_over_its_channel() {
     let shown = world.ok(&["dumpxml", "talk"]);
     assert!(shown.contains("state='disconnected'"), "{shown}");
     serial.send(AGENT);
-    while !world.ok(&["dumpxml", "talk"]).contains("state='connected'") {
-        std::thread::yield_now();
-    }
+    until("the agent's channel is not connected", || {
+        let shown = world.ok(&["dumpxml", "talk"]);
+        shown.contains("state='connected'")
+    });
     world.ok(&["shutdown", "talk", "--mode", "agent", "--wait", "120"]);
     assert!(world.ok(&["domstate", "talk"]).contains("shut off"));
 }
@@ -62,15 +62,6 @@ fn picture(world: &World, name: &str) -> (BTreeSet<[u8; 3]>, usize) {
     let pixels: Vec<[u8; 3]> = pixels.map(|p| [p[0], p[1], p[2]]).collect();
     let drawn = pixels.iter().filter(|pixel| **pixel != pixels[0]).count();
     (pixels.into_iter().collect(), drawn)
-}
-
-/// Waits for something, as long as an emulated boot takes.
-fn until(what: &str, mut is: impl FnMut() -> bool) {
-    let deadline = Instant::now() + BOOT;
-    while !is() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(500));
-    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tests::console::Console;
+use tests::linux::until;
 use tests::skip_unless;
 use tests::world::World;
 
@@ -126,9 +127,9 @@ fn grub_on_a_cdrom_image_boots_a_stock_kernel_and_reboots() {
     boots(&mut console, "GUEST-READY");
     console.wait_for("guest# ");
     console.send("poweroff -f");
-    while !world.ok(&["domstate", "grub"]).contains("shut off") {
-        std::thread::yield_now();
-    }
+    until("the guest does not power off", || {
+        world.ok(&["domstate", "grub"]).contains("shut off")
+    });
     let reason = world.ok(&["domstate", "grub", "--reason"]);
     assert!(reason.contains("shut off (shutdown)"), "{reason}");
 }

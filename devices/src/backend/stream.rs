@@ -49,6 +49,19 @@ pub enum Sent {
     All,
     /// The peer takes no more for now.
     Blocked,
+    /// The host has no memory for it now, and nothing tells when it has.
+    Starved,
+}
+
+/// What a read brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Received {
+    /// Bytes.
+    Some,
+    /// There are none now.
+    Nothing,
+    /// The host has no memory for it now, and nothing tells when it has.
+    Starved,
 }
 
 /// Bytes on their way to the peer, the first of which may have gone.
@@ -102,7 +115,7 @@ impl Stream {
         if first {
             // It fails only where the connection is down already.
             let _ = rustix::net::shutdown(&self.fd, rustix::net::Shutdown::Both);
-            self.outgoing().bytes = Vec::new();
+            *self.outgoing() = Outgoing::default();
         }
         first
     }
@@ -117,22 +130,21 @@ impl Stream {
     }
 
     /// Reads what the peer has sent into `frames`, which are [`Stream::incoming`] and without a whole
-    /// frame; false when there is nothing now.
+    /// frame.
     ///
     /// # Errors
     /// The peer is gone.
-    pub fn receive(&self, frames: &mut Frames) -> Result<bool, Lost> {
+    pub fn receive(&self, frames: &mut Frames) -> Result<Received, Lost> {
         let got =
             rustix::io::retry_on_intr(|| recv(&self.fd, &mut *frames.room(), RecvFlags::DONTWAIT));
         match got {
             Ok((0, _)) => Err(Lost::Closed),
             Ok((count, _)) => {
                 frames.filled(count);
-                Ok(true)
+                Ok(Received::Some)
             }
-            Err(Errno::AGAIN) => Ok(false),
-            Err(Errno::CONNRESET) => Err(Lost::Closed),
-            Err(error) => Err(Lost::Socket(error.into())),
+            Err(Errno::AGAIN) => Ok(Received::Nothing),
+            Err(error) => refused(error).map(|()| Received::Starved),
         }
     }
 
@@ -175,10 +187,18 @@ impl Stream {
                     outgoing.bytes.drain(..sent);
                     return Ok(Sent::Blocked);
                 }
-                Err(Errno::PIPE | Errno::CONNRESET) => return Err(Lost::Closed),
-                Err(error) => return Err(Lost::Socket(error.into())),
+                Err(error) => return refused(error).map(|()| Sent::Starved),
             }
         }
+    }
+}
+
+/// What an error of the socket says of the connection: nothing, or that it is lost.
+fn refused(error: Errno) -> Result<(), Lost> {
+    match error {
+        Errno::NOBUFS | Errno::NOMEM => Ok(()),
+        Errno::PIPE | Errno::CONNRESET => Err(Lost::Closed),
+        error => Err(Lost::Socket(error.into())),
     }
 }
 

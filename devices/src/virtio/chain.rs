@@ -377,14 +377,17 @@ pub fn lend_all_readable<T>(chains: &[&Chain], transfer: impl FnOnce(&[&[Buffer]
 
 /// Lends all writable bytes of several chains to a transfer that ends at once: per chain its pieces, and
 /// behind them a room of ours for what they do not hold. A chain of more than `most` pieces lends none,
-/// and the room has all. The transfer says how many bytes each got; those that are the chain's are marked
-/// dirty. There is a room for each chain.
+/// and the room has all. There is a room for each chain.
+///
+/// The transfer answers per chain how many bytes may have been written to it, from its begin on: all that
+/// were lent (`usize::MAX`) where it cannot tell, as after an error half-way. Those are marked dirty, also
+/// of a chain that it says nothing of.
 pub fn lend_all_writable(
     chains: &[&Chain],
     rooms: &mut [Box<[u8]>],
     most: usize,
     transfer: impl FnOnce(&[&[Buffer]]) -> Vec<usize>,
-) -> Vec<usize> {
+) {
     let lent = |chain: &Chain| match chain.writable_pieces() {
         pieces if pieces.len() < most => pieces.len(),
         _ => 0,
@@ -404,17 +407,17 @@ pub fn lend_all_writable(
         begin = *end;
         of_chain
     });
-    let lengths = transfer(&per_chain.collect::<Vec<_>>());
-    for (chain, length) in chains.iter().zip(&lengths) {
+    let touched = transfer(&per_chain.collect::<Vec<_>>());
+    let touched = touched.into_iter().chain(std::iter::repeat(usize::MAX));
+    for (chain, touched) in chains.iter().zip(touched) {
         let of_chain = chain.writable_pieces().iter().take(lent(chain));
-        let mut left = *length;
+        let mut left = touched;
         for piece in of_chain {
             let here = left.min(piece.len);
             mark_dirty(&chain.memory, piece.address, here);
             left -= here;
         }
     }
-    lengths
 }
 
 struct MarkDirty<'a> {

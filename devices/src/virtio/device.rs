@@ -58,6 +58,12 @@ pub trait VirtioDevice: Send + Sync {
     /// [`StateError`] when it cannot be written.
     fn save(&self) -> Result<Option<Section>, StateError>;
 
+    /// Whether the configuration space may be another after a restore than the driver last read: it is
+    /// then told to read it again.
+    fn config_may_differ(&self) -> bool {
+        false
+    }
+
     /// Takes a setting that has changed; see [`crate::device::Device::adjust`].
     fn adjust(&self, setting: Adjustment) -> bool {
         let _ = setting;

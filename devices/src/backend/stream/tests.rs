@@ -127,10 +127,10 @@ fn a_slow_peer_gets_everything_and_what_waits_is_bounded() {
 fn a_peer_that_leaves_is_noticed_after_its_last_frame() {
     let (stream, mut theirs) = pair();
     let mut frames = stream.incoming();
-    assert!(!stream.receive(&mut frames).unwrap(), "nothing yet");
+    assert_eq!(stream.receive(&mut frames).unwrap(), Received::Nothing);
     theirs.write_all(&wire(&[vec![7; 60]])).unwrap();
     drop(theirs);
-    assert!(stream.receive(&mut frames).unwrap());
+    assert_eq!(stream.receive(&mut frames).unwrap(), Received::Some);
     let mut found = Vec::new();
     drain(&mut frames, &mut found).unwrap();
     assert_eq!(found, [vec![7; 60]]);
@@ -146,4 +146,26 @@ fn what_is_no_frame_is_not_queued() {
         assert!(!stream.queue(length, |_| 0), "{length}");
     }
     assert_eq!(stream.flush().unwrap(), Sent::All);
+}
+
+#[test]
+fn what_was_queued_goes_with_the_peer_also_half_sent() {
+    let (stream, _theirs) = pair();
+    assert!(stream.queue(100, |place| place.len()));
+    stream.outgoing().sent = 50;
+    assert!(stream.leave() && !stream.leave());
+    assert!(stream.queue(10, |place| place.len()));
+    assert_eq!(stream.outgoing().bytes.len(), PREFIX + 10);
+    assert_eq!(stream.outgoing().sent, 0);
+}
+
+#[test]
+fn a_host_short_of_memory_is_no_reason_to_leave() {
+    for error in [Errno::NOBUFS, Errno::NOMEM] {
+        assert!(refused(error).is_ok());
+    }
+    for error in [Errno::PIPE, Errno::CONNRESET] {
+        assert!(matches!(refused(error), Err(Lost::Closed)));
+    }
+    assert!(matches!(refused(Errno::BADF), Err(Lost::Socket(_))));
 }

@@ -123,7 +123,13 @@ impl Batch {
             let mut queue = ring.submission();
             for at in 0..count {
                 let entry = entry(at).user_data(at as u64);
-                // SAFETY: the caller keeps what it points at until all have completed.
+                // SAFETY: the kernel reads the list of pieces and moves their bytes between here and the
+                // completion. Both stay, for the caller keeps them until `run` returns, and `finish`
+                // returns only when each entry that the kernel has taken has completed: also after an
+                // error, for which it goes on waiting. Nothing between here and there unwinds or awaits,
+                // so no drop of this batch, nor of a future that holds it, comes in between. Entries that
+                // the kernel has not taken lie in the ring, which after an error is dropped with them and
+                // never entered again: nothing reads what they point at.
                 if unsafe { queue.push(&entry) }.is_err() {
                     break;
                 }

@@ -269,3 +269,34 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_a_transfer_may_have_touched_is_marked_and_no_more() {
+    let memory = memory();
+    let chain = |at: u64| {
+        let (one, two) = (
+            Desc::new(at, 4096, WRITE | NEXT, 1),
+            Desc::new(at + 0x1000, 4096, WRITE, 0),
+        );
+        write_table(&memory, TABLE, &[one, two]);
+        parse_with(&memory, 8, false).unwrap()
+    };
+    let chains = [0x1_0000, 0x1_2000, 0x1_4000, 0x1_6000].map(chain);
+    let chains: Vec<&Chain> = chains.iter().collect();
+    let mut rooms: Vec<Box<[u8]>> = chains.iter().map(|_| vec![0; 8].into()).collect();
+    clean(&memory);
+    // Nothing, a part, all for it failed; and of the last it says nothing.
+    lend_all_writable(&chains, &mut rooms, 8, |lent| {
+        assert!(lent.iter().all(|pieces| pieces.len() == 3));
+        vec![0, 4097, usize::MAX]
+    });
+    let pages = [2, 3, 4, 5, 6, 7].map(|page| (RAM / 2, page));
+    assert_eq!(dirty(&memory), pages);
+    // What has too many pieces lends none.
+    clean(&memory);
+    lend_all_writable(&chains[..1], &mut rooms, 2, |lent| {
+        assert_eq!(lent[0].len(), 1);
+        vec![usize::MAX]
+    });
+    assert_eq!(dirty(&memory), []);
+}

@@ -1,6 +1,7 @@
 //! The front-end: what the driver sees of the card, and how serving begins.
 
 use super::control::{self, Command};
+use super::scratch::Shared;
 use super::state::{self, NetState};
 use super::stats::Stats;
 use super::{receive, stream, transmit};
@@ -56,6 +57,7 @@ pub(super) struct Card {
     /// The cable is plugged in.
     pub(super) link: bool,
     pub(super) stats: Stats,
+    pub(super) shared: Shared,
     /// Queue pairs that the driver uses; the tap's other queues are detached.
     pairs: AtomicU16,
 }
@@ -93,6 +95,7 @@ impl Net {
             backend,
             link: spec.link,
             stats: Stats::default(),
+            shared: Shared::default(),
             // All are attached when the tap is opened.
             pairs: AtomicU16::new(0),
         };
@@ -273,6 +276,7 @@ impl VirtioDevice for Net {
 
     fn reset(&self) {
         self.card.use_pairs(1);
+        self.card.shared.clear();
     }
 
     fn save(&self) -> Result<Option<Section>, StateError> {
@@ -280,6 +284,11 @@ impl VirtioDevice for Net {
             pairs: self.card.pairs(),
         };
         state::section(&self.card.id, &state).map(Some)
+    }
+
+    /// The peer of before may have been gone, and this one is there; or the other way round.
+    fn config_may_differ(&self) -> bool {
+        true
     }
 
     fn stats(&self) -> serde_json::Value {

@@ -26,6 +26,7 @@
 //! | `receive.rs`, `transmit.rs` | the two lives on a tap |
 //! | `stream.rs` | both on a stream socket |
 //! | `control.rs` | commands of the control queue: a pure parser |
+//! | `scratch.rs` | what the queues of a card share |
 //! | `stats.rs` | counters |
 //! | `state.rs` | what is saved |
 
@@ -33,6 +34,7 @@ mod control;
 mod create;
 mod device;
 mod receive;
+mod scratch;
 mod state;
 mod stats;
 mod stream;

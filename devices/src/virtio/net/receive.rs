@@ -14,7 +14,8 @@
 //! for all of them.
 
 use super::device::Card;
-use crate::backend::tap::{Batch, HEADER, MOST, MOST_PIECES, Tap};
+use super::scratch::{Scratch, Waiting};
+use crate::backend::tap::{HEADER, MOST, MOST_PIECES, Tap};
 use crate::virtio::chain::{Chain, lend_all_writable};
 use crate::virtio::queue::{Element, Virtqueue};
 use crate::virtio::worker::{First, race};
@@ -24,8 +25,6 @@ use std::iter::zip;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The largest frame that a tap gives: 64 KiB of IP with its Ethernet and virtio headers.
-const LARGEST: usize = 65_536 + 18 + HEADER;
 /// Offset of the number of buffers in the header.
 const BUFFERS: u64 = 10;
 /// Frames that are delivered before other queues have their turn.
@@ -34,49 +33,28 @@ const BURST: usize = MOST;
 const RETRY: Duration = Duration::from_secs(1);
 
 /// What a receive queue has beside its buffers.
-struct Intake {
-    batch: Batch,
-    /// Behind each buffer of a read; one takes memory once such a frame has come.
-    rooms: Vec<Box<[u8]>>,
-    /// Frames that were read and wait for buffers, oldest first.
-    waiting: VecDeque<Vec<u8>>,
+struct Intake<'a> {
+    waiting: Waiting<'a>,
     /// How many to ask for: a call for a frame that is not there is not free.
     next: usize,
 }
 
-impl Intake {
-    fn new() -> Self {
-        Self {
-            batch: Batch::default(),
-            rooms: Vec::new(),
-            waiting: VecDeque::new(),
-            next: 1,
-        }
-    }
-
-    /// Room of ours for `count` frames.
-    fn make_rooms(&mut self, count: usize) {
-        while self.rooms.len() < count {
-            self.rooms.push(vec![0; LARGEST].into());
-        }
-    }
-
+impl Intake<'_> {
     /// Reads a frame into each of the elements, as far as there are some: how many bytes each got, and
     /// whether anything failed.
-    fn read(&mut self, tap: &Tap, elements: &[Taken]) -> (Vec<usize>, bool) {
-        self.make_rooms(elements.len());
+    fn read(&mut self, tap: &Tap, scratch: &mut Scratch, elements: &[Taken]) -> (Vec<usize>, bool) {
         let chains: Vec<&Chain> = elements.iter().map(|taken| &*taken.element).collect();
-        let (mut failed, batch) = (false, &mut self.batch);
-        let lengths = lend_all_writable(&chains, &mut self.rooms, MOST_PIECES, |rooms| {
-            let length = |result: &i32| match usize::try_from(*result) {
-                Ok(length) if length > HEADER => length,
-                Err(_) if *result == -libc::EAGAIN => 0,
-                _ => {
-                    failed = true;
-                    0
-                }
-            };
-            batch.receive(tap, rooms).iter().map(length).collect()
+        let (batch, rooms) = scratch.parts(chains.len());
+        let (mut failed, mut lengths) = (false, Vec::new());
+        lend_all_writable(&chains, rooms, MOST_PIECES, |rooms| {
+            let results = batch.receive(tap, rooms);
+            for result in results {
+                let length = usize::try_from(*result).unwrap_or(0);
+                let is_frame = length > HEADER;
+                failed |= !is_frame && *result != -libc::EAGAIN;
+                lengths.push(if is_frame { length } else { 0 });
+            }
+            results.iter().map(|result| touched(*result)).collect()
         });
         let came = lengths.iter().filter(|length| **length > 0).count();
         self.next = match came == lengths.len() {
@@ -87,12 +65,26 @@ impl Intake {
     }
 }
 
+/// How many bytes of its memory a read with this result may have written.
+fn touched(result: i32) -> usize {
+    match usize::try_from(result) {
+        Ok(length) => length,
+        // There was no frame.
+        Err(_) if result == -libc::EAGAIN => 0,
+        // A frame was on its way when something went wrong.
+        Err(_) => usize::MAX,
+    }
+}
+
 /// Serves one receive queue until it is stopped.
 pub(super) async fn serve(queue: Arc<Virtqueue>, card: Arc<Card>, pair: usize, mergeable: bool) {
     let Some(tap) = card.tap(pair) else {
         return;
     };
-    let mut intake = Intake::new();
+    let mut intake = Intake {
+        waiting: Waiting::new(&card),
+        next: 1,
+    };
     loop {
         if intake.waiting.is_empty() {
             // The doorbell also rings for a stop.
@@ -286,23 +278,25 @@ fn burst(
     queue: &Arc<Virtqueue>,
     card: &Card,
     tap: &Tap,
-    intake: &mut Intake,
+    intake: &mut Intake<'_>,
     mergeable: bool,
 ) -> Burst {
     let began = Instant::now();
+    let mut scratch = card.shared.scratch();
     if !card.link {
-        return drain(card, tap, intake);
+        return drain(card, tap, &mut scratch);
     }
     let mut buffers = Buffers::new(queue, mergeable);
-    let end = fill(&mut buffers, card, tap, intake);
+    let end = fill(&mut buffers, card, (tap, &mut scratch), intake);
+    // The end of the burst may be the end of a reset.
+    drop(scratch);
     buffers.end(card, began);
     end
 }
 
 /// Throws away what comes, for the cable is not plugged in.
-fn drain(card: &Card, tap: &Tap, intake: &mut Intake) -> Burst {
-    intake.make_rooms(1);
-    let Some(room) = intake.rooms.first_mut() else {
+fn drain(card: &Card, tap: &Tap, scratch: &mut Scratch) -> Burst {
+    let (_, [room, ..]) = scratch.parts(1) else {
         return Burst::Failed;
     };
     for _ in 0..BURST {
@@ -316,22 +310,32 @@ fn drain(card: &Card, tap: &Tap, intake: &mut Intake) -> Burst {
 }
 
 /// Fills buffers with frames until something is missing.
-fn fill(buffers: &mut Buffers<'_>, card: &Card, tap: &Tap, intake: &mut Intake) -> Burst {
+fn fill(
+    buffers: &mut Buffers<'_>,
+    card: &Card,
+    (tap, scratch): (&Tap, &mut Scratch),
+    intake: &mut Intake<'_>,
+) -> Burst {
     let mut handled = 0;
     while handled < BURST {
         // Also right after a read: those behind the first that waits have given their buffers back.
         if !hand_out_waiting(buffers, card, intake) {
             return Burst::Full;
         }
-        let elements = buffers.take(intake.next);
+        let most = if card.shared.may_read_ahead() {
+            intake.next
+        } else {
+            1
+        };
+        let elements = buffers.take(most);
         if elements.is_empty() {
             return Burst::Full;
         }
         let asked = elements.len();
-        let (lengths, failed) = intake.read(tap, &elements);
+        let (lengths, failed) = intake.read(tap, scratch, &elements);
         let came = lengths.iter().filter(|length| **length > 0).count();
         handled += came;
-        settle(buffers, card, intake, elements, &lengths);
+        settle(buffers, (card, scratch), intake, elements, &lengths);
         if came < asked && intake.waiting.is_empty() {
             return match failed && came == 0 {
                 true => Burst::Failed,
@@ -343,7 +347,7 @@ fn fill(buffers: &mut Buffers<'_>, card: &Card, tap: &Tap, intake: &mut Intake) 
 }
 
 /// Copies waiting frames into buffers; whether all have left.
-fn hand_out_waiting(buffers: &mut Buffers<'_>, card: &Card, intake: &mut Intake) -> bool {
+fn hand_out_waiting(buffers: &mut Buffers<'_>, card: &Card, intake: &mut Intake<'_>) -> bool {
     while let Some(frame) = intake.waiting.front() {
         let Some(buffer) = buffers.take(1).pop() else {
             return false;
@@ -353,7 +357,7 @@ fn hand_out_waiting(buffers: &mut Buffers<'_>, card: &Card, intake: &mut Intake)
             Delivery::Dropped => card.stats.rx.dropped(1),
             Delivery::Done => {}
         }
-        intake.waiting.pop_front();
+        intake.waiting.pop();
     }
     true
 }
@@ -361,8 +365,8 @@ fn hand_out_waiting(buffers: &mut Buffers<'_>, card: &Card, intake: &mut Intake)
 /// Hands out what a read gave to each element.
 fn settle(
     buffers: &mut Buffers<'_>,
-    card: &Card,
-    intake: &mut Intake,
+    (card, scratch): (&Card, &Scratch),
+    intake: &mut Intake<'_>,
     elements: Vec<Taken>,
     lengths: &[usize],
 ) {
@@ -375,12 +379,11 @@ fn settle(
     }
     for (at, taken, length) in frames {
         let there = there(&taken, length);
-        let room = intake.rooms.get(at);
-        let rest = room.and_then(|room| room.get(..length - there));
+        let rest = scratch.room(at).get(..length - there);
         let rest = rest.unwrap_or_default();
         if !intake.waiting.is_empty() {
             // Those behind one that waits wait as well.
-            intake.waiting.push_back(copy_out(&taken, there, rest));
+            intake.waiting.push(copy_out(&taken, there, rest));
             buffers.untake(vec![taken]);
         } else if rest.is_empty() {
             buffers.fill(taken, length);
@@ -391,8 +394,11 @@ fn settle(
                 // Its first buffer is in front of those at hand.
                 Delivery::TooFew => {
                     let first = buffers.spare.front();
-                    let frame = first.map(|first| copy_out(first, there, rest));
-                    intake.waiting.extend(frame);
+                    if let Some(first) = first {
+                        intake.waiting.push(copy_out(first, there, rest));
+                    }
+                    // As many as there were buffers for; more are copied twice.
+                    intake.next = at.max(1);
                 }
             }
         }

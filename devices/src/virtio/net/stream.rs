@@ -7,16 +7,18 @@
 //! When the peer leaves the guest sees its link go down, and what it sends is dropped.
 
 use super::device::{Backend, Card};
-use crate::backend::stream::{LONGEST, Lost, Sent, Stream};
+use crate::backend::stream::{LONGEST, Lost, Received, Sent, Stream};
 use crate::backend::tap::HEADER;
 use crate::virtio::queue::{Element, Virtqueue};
 use crate::virtio::worker::{First, race};
-use images::exec::{readable, writable, yield_now};
+use images::exec::{hung_up, readable, sleep, writable, yield_now};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Frames of one burst, before other queues have their turn.
 const BURST: usize = 64;
+/// How long a socket is left alone that the host has no memory for.
+const STARVED: Duration = Duration::from_millis(10);
 
 fn stream_of(card: &Card) -> Option<&Stream> {
     match &card.backend {
@@ -30,6 +32,14 @@ fn lost(queue: &Virtqueue, card: &Card, stream: &Stream, why: &Lost) {
     if stream.leave() {
         tracing::warn!(id = card.id, %why, "the card has no network any more: its link is down");
         queue.config_changed();
+    }
+}
+
+/// Waits a moment, or for the doorbell; false when the queue was stopped.
+async fn rest(queue: &Virtqueue) -> bool {
+    match race(queue.kicked(), sleep(STARVED)).await {
+        First::A(goes_on) => goes_on,
+        First::B(()) => true,
     }
 }
 
@@ -53,7 +63,16 @@ pub(super) async fn receive(queue: Arc<Virtqueue>, card: Arc<Card>, mergeable: b
                 yield_now().await;
                 true
             }
-            Burst::Full => queue.kicked().await,
+            Burst::Starved => rest(&queue).await,
+            // What waits for buffers is lost with its peer: the guest had better know at once.
+            Burst::Full => match race(queue.kicked(), hung_up(stream.fd())).await {
+                First::A(goes_on) => goes_on,
+                First::B(left) => {
+                    let why = left.map_or_else(Lost::Socket, |()| Lost::Closed);
+                    lost(&queue, &card, stream, &why);
+                    true
+                }
+            },
             Burst::Lost(why) => {
                 lost(&queue, &card, stream, &why);
                 queue.kicked().await
@@ -74,6 +93,8 @@ enum Burst {
     More,
     /// The driver offers too few buffers.
     Full,
+    /// The host has no memory now.
+    Starved,
     /// The peer has just gone.
     Lost(Lost),
     /// It went before.
@@ -110,8 +131,9 @@ fn fill(
             Ok(Some(_)) if handled >= BURST => break Burst::More,
             Ok(Some(frame)) => frame,
             Ok(None) => match stream.receive(&mut frames) {
-                Ok(true) => continue,
-                Ok(false) => break Burst::Drained,
+                Ok(Received::Some) => continue,
+                Ok(Received::Nothing) => break Burst::Drained,
+                Ok(Received::Starved) => break Burst::Starved,
                 Err(why) => break Burst::Lost(why),
             },
             Err(why) => break Burst::Lost(why.into()),
@@ -208,6 +230,7 @@ pub(super) async fn transmit(queue: Arc<Virtqueue>, card: Arc<Card>) {
                     true
                 }
             },
+            Ok(Sent::Starved) => rest(&queue).await,
             Err(why) => {
                 lost(&queue, &card, stream, &why);
                 true

@@ -389,3 +389,72 @@ fn a_dropped_frame_costs_no_buffer() {
     assert_eq!(device.stats()["rx"]["dropped"], 24);
     assert_eq!(driver.status() & NEEDS_RESET, 0);
 }
+
+#[test]
+fn what_was_no_frame_is_marked_where_it_was_written() {
+    let machine = FakeMachine::new(0x20_0000);
+    let (device, ends) = card(&machine, &spec(1), Origin::Fresh);
+    let driver = Driver::find(&machine, ADDRESS);
+    let mut ring = driver.start(FEATURES, &[64, 64], RINGS).remove(0);
+    ring.chain(&machine, &[(DATA, 1000, true)]);
+    driver.kick(0);
+    let memory = machine.memory.memory();
+    clean(&memory);
+    ends[0].send(&[9; 5]).expect("send");
+    while device.stats()["rx"]["errors"] != 1 {
+        std::thread::yield_now();
+    }
+    assert_eq!(peek(&machine, DATA, 6), [9, 9, 9, 9, 9, 0]);
+    assert!(dirty(&memory).contains(&(0, (DATA / 4096) as usize)));
+    assert_eq!(ring.used(&machine), None);
+}
+
+#[test]
+fn frames_for_many_queues_that_all_offer_too_little_arrive_whole() {
+    const PAIRS: usize = 4;
+    let machine = FakeMachine::new(0x80_0000);
+    let (device, ends) = card(&machine, &spec(PAIRS), Origin::Fresh);
+    let driver = Driver::find(&machine, ADDRESS);
+    let features = FEATURES | feature::CONTROL | feature::MULTIQUEUE;
+    let mut rings = driver.start(features, &[64; 2 * PAIRS + 1], RINGS);
+    let control = &mut rings[2 * PAIRS];
+    assert_eq!(
+        command(&machine, &driver, control, &[4, 0, PAIRS as u8, 0]),
+        0
+    );
+    let large = |pair: usize, number: u8| frame(20_000, number * 16 + pair as u8);
+    let mut free: Vec<Vec<u16>> = vec![(0..64).collect(); PAIRS];
+    for (pair, end) in ends.iter().enumerate() {
+        end.set_nonblocking(true).expect("a socket");
+        for number in 0..3 {
+            end.send(&large(pair, number)).expect("the socket has room");
+        }
+    }
+    // Buffers of 700 bytes, 29 a frame, a few at a time, by turns.
+    let at = |pair: usize, head: u16| DATA + pair as u64 * 0x8_0000 + u64::from(head) * 0x1000;
+    let mut got = vec![Vec::new(); PAIRS];
+    while got.iter().any(|bytes: &Vec<u8>| bytes.len() < 3 * 20_012) {
+        for pair in 0..PAIRS {
+            let ring = &mut rings[pair * 2];
+            for head in free[pair].drain(..) {
+                ring.set(&machine, head, Desc::new(at(pair, head), 700, WRITE, 0));
+                ring.offer(&machine, head);
+            }
+            driver.kick(ring.index);
+            while let Some((head, length)) = ring.used(&machine) {
+                let head = head as u16;
+                free[pair].push(head);
+                got[pair].extend(peek(&machine, at(pair, head), length as usize));
+            }
+        }
+    }
+    for (pair, bytes) in got.iter().enumerate() {
+        for number in 0..3 {
+            let bytes = &bytes[usize::from(number) * 20_012..][..20_012];
+            assert_eq!(bytes[10..12], 29_u16.to_le_bytes());
+            assert!(bytes[HEADER..] == large(pair, number)[HEADER..], "{pair}");
+        }
+    }
+    assert_eq!(device.stats()["rx"]["dropped"], 0);
+    driver.reset();
+}

@@ -1,7 +1,7 @@
 //! Frames from the guest to the tap.
 
 use super::device::Card;
-use crate::backend::tap::{Batch, HEADER, MOST};
+use crate::backend::tap::{HEADER, MOST};
 use crate::virtio::chain::{Chain, lend_all_readable};
 use crate::virtio::queue::{Element, Virtqueue};
 use images::exec::yield_now;
@@ -13,13 +13,12 @@ const BURST: usize = MOST;
 
 /// Serves one transmit queue until it is stopped.
 pub(super) async fn serve(queue: Arc<Virtqueue>, card: Arc<Card>, pair: usize) {
-    let mut batch = Batch::default();
     loop {
         let began = Instant::now();
         let frames = queue.next_many(BURST);
         let full = frames.len() == BURST;
         if !frames.is_empty() {
-            send(&card, pair, &mut batch, &frames);
+            send(&card, pair, &frames);
             // The driver hears of all of them together.
             queue.complete_all(frames.into_iter().map(|frame| (frame, 0)).collect());
             card.stats.tx.burst(began.elapsed());
@@ -33,7 +32,7 @@ pub(super) async fn serve(queue: Arc<Virtqueue>, card: Arc<Card>, pair: usize) {
 }
 
 /// Sends frames; what cannot be sent is dropped, as on any network.
-fn send(card: &Card, pair: usize, batch: &mut Batch, frames: &[Element]) {
+fn send(card: &Card, pair: usize, frames: &[Element]) {
     let Some(tap) = card.tap(pair).filter(|_| card.link) else {
         return card.stats.tx.dropped(frames.len());
     };
@@ -45,7 +44,7 @@ fn send(card: &Card, pair: usize, batch: &mut Batch, frames: &[Element]) {
     card.stats.tx.failed(frames.len() - whole.len());
     lend_all_readable(&whole, |pieces| {
         let (mut sent, mut bytes) = (0, 0);
-        for length in batch.send(tap, pieces) {
+        for length in card.shared.scratch().batch.send(tap, pieces) {
             if let Ok(length) = usize::try_from(*length) {
                 sent += 1;
                 bytes += length.saturating_sub(HEADER);

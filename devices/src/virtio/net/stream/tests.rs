@@ -328,3 +328,49 @@ fn a_card_is_restored_on_another_connection() {
     restored.resume();
     assert_eq!(ring.wait_used(&other), (0, 62));
 }
+
+#[test]
+fn a_restored_guest_is_told_to_look_at_its_link_again() {
+    let machine = FakeMachine::new(0x20_0000);
+    let (device, socket) = card(&machine);
+    let driver = Driver::find(&machine, ADDRESS);
+    let mut rings = driver.start(FEATURES, &[64, 64], RINGS);
+    driver.unmask(2);
+    driver.write(0x10, &2_u16.to_le_bytes());
+    drop(socket);
+    machine.msis.by_data(0x42).expect("it is on").wait(0);
+    assert_eq!(driver.config::<1>(6), [0]);
+    device.pause();
+    let Saved::Sections(sections) = device.save().expect("state") else {
+        panic!("a card has state");
+    };
+    let [before] = driver.read::<1>(0x15);
+    let other = FakeMachine::with_memory(machine.memory.clone(), Origin::Fresh);
+    let (restored, mut socket) = card_with(&other, true, Origin::Restored(&sections));
+    let driver = Driver::find(&other, ADDRESS);
+    let vector = other.msis.by_data(0x42).expect("it is on");
+    assert_eq!(vector.fired(), 0);
+    restored.resume();
+    assert_eq!(vector.wait(0), 1);
+    assert_eq!(driver.config::<1>(6), [1]);
+    assert_ne!(driver.read::<1>(0x15), [before]);
+    rings[0].chain(&other, &[(DATA, 1000, true)]);
+    driver.kick(0);
+    socket.write_all(&wire(&frame(50, 6))).expect("write");
+    assert_eq!(rings[0].wait_used(&other), (0, 62));
+    // Once: the next pause is none that anything changes in.
+    restored.pause();
+    restored.resume();
+    assert_eq!(vector.fired(), 1);
+}
+
+#[test]
+fn a_peer_that_leaves_is_missed_also_while_the_guest_takes_no_frames() {
+    let machine = FakeMachine::new(0x20_0000);
+    let (device, mut socket) = card(&machine);
+    let driver = Driver::find(&machine, ADDRESS);
+    let rings = driver.start(FEATURES, &[64, 64], RINGS);
+    socket.write_all(&wire(&frame(60, 1))).expect("write");
+    drop(socket);
+    is_cut_off(&machine, &device, rings);
+}

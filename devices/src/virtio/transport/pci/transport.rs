@@ -353,6 +353,9 @@ impl Core {
                 self.interrupt(ISR_QUEUE, self.vectors.get(usize::from(queue.index())));
             }
         }
+        if repeat && self.device.config_may_differ() {
+            self.config_changed();
+        }
     }
 
     /// Back to power-on, while paused.

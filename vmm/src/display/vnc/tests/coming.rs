@@ -2,10 +2,14 @@
 
 use super::*;
 use crate::display::vnc::house::{MOST_ENTERING, MOST_OF_ADDRESS};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
+use std::time::Instant;
 use tungstenite::client::{IntoClientRequest, client};
 use tungstenite::http::{HeaderValue, StatusCode};
 use tungstenite::{Message, WebSocket};
+
+/// How long a test waits for what may never come.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A connected client that has said what it wants.
 fn come(house: &House, shared: u8) -> Client {
@@ -42,7 +46,13 @@ fn who_wants_to_be_alone_ends_the_others_and_keeps_them_out() {
     slow.update();
     // When that has gone, others may come in again. It goes in its own time.
     drop(slow);
-    while !is_welcome(&mut come(&house, 1)) {}
+    let deadline = Instant::now() + PATIENCE;
+    while !is_welcome(&mut come(&house, 1)) {
+        assert!(
+            Instant::now() < deadline,
+            "nobody is let in after the one who was alone has left"
+        );
+    }
 }
 
 #[test]
@@ -232,15 +242,29 @@ fn pings_of_one_who_does_not_read_are_not_kept() {
     let (mut lazy, _) = client(request, house.unix("web")).expect("a WebSocket");
     // Once the answers have nowhere to go, it is read on or left, but never held for ever.
     let mut quick = house.enter(&[0]);
-    for round in 0..40 {
+    let (mut sent, mut left) = (0_u32, false);
+    for round in 0..40_u32 {
         for _ in 0..500 {
-            if lazy.send(Message::Ping(vec![1; 100].into())).is_err() {
+            // What tells one ping, and its answer, from the others.
+            let number = sent.to_be_bytes().repeat(25);
+            if lazy.send(Message::Ping(number.into())).is_err() {
+                left = true;
                 break;
             }
+            sent += 1;
         }
         if round % 10 == 0 {
             quick.request(false);
             quick.update();
         }
     }
+    // It hears the end of what is said, and ends; until then what it kept comes.
+    let _ = lazy.get_ref().shutdown(Shutdown::Write);
+    let mut answers = 0;
+    while let Ok(message) = lazy.read() {
+        answers += usize::from(matches!(message, Message::Pong(_)));
+    }
+    // Of most pings, nothing is there: the socket's buffer holds some hundreds of answers.
+    assert!(left || sent == 20_000, "{sent} pings were read");
+    assert!(answers * 4 < 20_000, "{answers} answers were kept");
 }
