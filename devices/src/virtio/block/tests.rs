@@ -194,7 +194,6 @@ fn many_requests_on_many_queues_all_come_back() {
     let _device = attach(&machine, &file, spec);
     let driver = Driver::find(&machine, ADDRESS);
     let mut rings = driver.start(FEATURES | FEATURE_MQ, &[128; 3], RINGS);
-    assert_eq!(machine.doorbells.live().len(), 3);
     for _ in 0..8 {
         for ring in &mut rings {
             let base = 0x10_0000 + u64::from(ring.index) * 0x4000;

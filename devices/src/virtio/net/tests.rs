@@ -209,7 +209,6 @@ fn queue_pairs_are_chosen_over_the_control_queue_and_saved() {
     let driver = Driver::find(&machine, ADDRESS);
     let features = FEATURES | feature::CONTROL | feature::MULTIQUEUE;
     let mut rings = driver.start(features, &[64; 5], RINGS);
-    assert_eq!(machine.doorbells.live().len(), 5);
     let control = &mut rings[4];
     assert_eq!(command(&machine, &driver, control, &[4, 0, 2, 0]), 0);
     assert_eq!(command(&machine, &driver, control, &[4, 0, 3, 0]), 1);

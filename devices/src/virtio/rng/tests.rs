@@ -44,7 +44,6 @@ fn requests_are_filled_and_signalled() {
     let driver = Driver::find(&machine, ADDRESS);
     assert!(machine.msis.live().is_empty() && machine.doorbells.live().is_empty());
     let mut ring = driver.start(USUAL, &[8], 0x1_0000).remove(0);
-    assert_eq!(machine.doorbells.live().len(), 1);
     for round in 0..40_u32 {
         poke(&machine, 0x4_0000, &[0; 0x2000]);
         let head = ring.chain(&machine, &[(0x4_0000, 16, true), (0x4_1000, 48, true)]);
