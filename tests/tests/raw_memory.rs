@@ -6,12 +6,13 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tests::machine::{Builder, Machine};
+use tests::machine::{Builder, Disk, Machine};
+use tests::tap;
 use tests::world::World;
 use tests::{have_kvm, skip_unless};
 use vmm_api::console::Attach;
 use vmm_api::end::EndReason;
-use vmm_api::spec::{MemoryBacking, MemorySpec};
+use vmm_api::spec::{IoEngine, MemoryBacking, MemorySpec};
 
 const NO_KVM: &str = "/dev/kvm cannot be opened";
 
@@ -227,8 +228,8 @@ fn memory_file(machine: &Machine) -> PathBuf {
 }
 
 /// A machine whose guest waits for a byte before it touches the end of its RAM, which is cut off.
-fn cut_short(line: &str) -> Machine {
-    let machine = Builder::guest(line).rng().adjust(|spec| {
+fn cut_short(machine: Builder) -> Machine {
+    let machine = machine.adjust(|spec| {
         spec.memory.backing = MemoryBacking::SharedMemfd;
     });
     let mut machine = machine.start().unwrap();
@@ -244,10 +245,8 @@ fn cut_short(line: &str) -> Machine {
     machine
 }
 
-#[test]
-fn a_worker_that_misses_memory_stops_the_guest_with_a_reason() {
-    skip_unless!(have_kvm(), "{NO_KVM}");
-    let mut machine = cut_short("test=lost by=device");
+/// The machine ends, and says which memory it misses.
+fn misses_memory(mut machine: Machine) {
     assert_eq!(machine.wait().unwrap(), 1);
     let end = machine.end().expect("last words");
     assert_eq!(end.reason, EndReason::Failed);
@@ -259,9 +258,42 @@ fn a_worker_that_misses_memory_stops_the_guest_with_a_reason() {
 }
 
 #[test]
+fn a_worker_that_misses_memory_stops_the_guest_with_a_reason() {
+    skip_unless!(have_kvm(), "{NO_KVM}");
+    misses_memory(cut_short(Builder::guest("test=lost by=device").rng()));
+}
+
+#[test]
+fn a_disk_whose_kernel_misses_memory_stops_the_guest_with_a_reason() {
+    skip_unless!(have_kvm(), "{NO_KVM}");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk.raw");
+    fs::write(&path, vec![7; 1 << 20]).unwrap();
+    for disk in [
+        Disk::raw(&path),
+        // Its bytes come by another call of the kernel.
+        Disk::raw(&path).adjust(|spec| spec.io = IoEngine::Threads),
+    ] {
+        misses_memory(cut_short(Builder::guest("test=lost by=disk").disk(disk)));
+    }
+}
+
+#[test]
+fn a_card_whose_kernel_misses_memory_stops_the_guest_with_a_reason() {
+    skip_unless!(have_kvm(), "{NO_KVM}");
+    let work = || {
+        let machine = Builder::guest("test=lost by=net").tap(tap::NAME);
+        misses_memory(cut_short(machine));
+    };
+    if let Err(error) = tap::in_own_network(work) {
+        println!("skipped: no network with a tap can be made: {error}");
+    }
+}
+
+#[test]
 fn a_vcpu_that_misses_memory_stops_the_guest_with_a_reason() {
     skip_unless!(have_kvm(), "{NO_KVM}");
-    let mut machine = cut_short("test=lost by=cpu");
+    let mut machine = cut_short(Builder::guest("test=lost by=cpu"));
     machine.wait().unwrap();
     let end = machine.end().expect("last words");
     assert!(

@@ -6,8 +6,11 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use tests::machine::{Builder, Disk};
+use tests::world::World;
 use tests::{golden, have_kvm, skip_unless};
 
 const NO_KVM: &str = "/dev/kvm cannot be opened";
@@ -191,4 +194,69 @@ fn many_requests_at_a_time_are_each_answered_once() {
     let mut machine = Builder::guest(line).disk(disk).rng().start().unwrap();
     machine.expect("random answers");
     machine.expect_pass();
+}
+
+#[test]
+fn a_driver_of_two_queues_is_answered_on_both() {
+    skip_unless!(have_kvm(), "{NO_KVM}");
+    let folder = tempfile::tempdir().unwrap();
+    let path = raw_image(folder.path());
+    for disk in [
+        // A thread for both, and one for each.
+        Disk::raw(&path).adjust(|blk| blk.queues = 2),
+        Disk::raw(&path).adjust(|blk| (blk.queues, blk.iothreads) = (2, vec![1, 2])),
+    ] {
+        let line = "test=blkbench queues=2 count=2000 depth=8 random=1";
+        let mut machine = Builder::guest(line).disk(disk).start().unwrap();
+        machine.expect("queue 0: 2000 answers");
+        machine.expect("queue 1: 2000 answers");
+        machine.expect_pass();
+    }
+}
+
+/// Ticks of CPU time that each thread of this name has had.
+fn ticks(pid: i32, name: &str) -> Vec<u64> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let stat = |task: fs::DirEntry| fs::read_to_string(task.path().join("stat")).ok();
+    let stats = tasks.flatten().filter_map(stat);
+    let named = stats.filter(|text| text.contains(&format!(" ({name}) ")));
+    let ticks = |text: String| {
+        let fields = text.rsplit(") ").next().unwrap().split(' ');
+        // Fields 14 and 15 of proc(5); the name, which was cut off, is the second.
+        let times = fields.skip(11).take(2);
+        times.map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+    };
+    named.map(ticks).collect()
+}
+
+#[test]
+fn the_threads_that_a_definition_names_serve_the_queues() {
+    skip_unless!(have_kvm(), "{NO_KVM}");
+    let world = World::new();
+    let disk = raw_image(&world.path(""));
+    let kernel = tests::guest::build().unwrap();
+    world.define_xml(&format!(
+        "<domain type='kvm'><name>queues</name><memory unit='MiB'>64</memory><vcpu>1</vcpu>\
+         <iothreads>2</iothreads><os><type arch='x86_64' machine='q35'>hvm</type><kernel>{}</kernel>\
+         <cmdline>test=blkbench queues=2 count=1000000000 depth=1</cmdline></os><devices>\
+         <disk type='file'><driver name='qemu' type='raw' queues='2'><iothreads><iothread id='1'/>\
+         <iothread id='2'/></iothreads></driver><source file='{}'/><target dev='vda' bus='virtio'/>\
+         </disk></devices></domain>",
+        kernel.display(),
+        disk.display()
+    ));
+    world.ok(&["start", "queues"]);
+    let pid = world.pid("queues");
+    for name in ["iothread1", "iothread2"] {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while !matches!(ticks(pid, name)[..], [ticks] if ticks > 5) {
+            assert!(Instant::now() < deadline, "{name}: {:?}", ticks(pid, name));
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+    let counted = world.ok(&["domblkstat", "queues", "vda"]);
+    let reads = counted.lines().find_map(|line| line.split_once("rd_req "));
+    let (_, reads) = reads.unwrap_or_else(|| panic!("{counted}"));
+    assert!(reads.trim().parse::<u64>().unwrap() > 0, "{counted}");
+    world.ok(&["destroy", "queues"]);
 }

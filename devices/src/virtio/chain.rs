@@ -7,7 +7,8 @@
 //! *bytes* that pieces point at stay the guest's: they may change at any time.
 //!
 //! Guest memory stays mapped for as long as the chain lives. Everything written through it marks
-//! the dirty bitmap, also what the kernel writes: see [`Chain::with_writable`].
+//! the dirty bitmap, also what the kernel writes: see [`Chain::with_writable`]. Memory that has gone away
+//! ends the machine, also where the kernel was the first to miss it: see [`Chain::touch`].
 #![allow(unsafe_code)]
 
 use crate::memory::{GuestMemory, mark_dirty};
@@ -17,6 +18,9 @@ use virtio_queue::desc::split::Descriptor;
 use vm_memory::bitmap::{AtomicBitmap, BS};
 use vm_memory::guest_memory::Error;
 use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryBackend, VolatileSlice};
+
+/// Bytes of a page of the host.
+const PAGE: usize = 4096;
 
 /// Descriptors that one chain may have, whatever the queue's size.
 pub const MAX_DESCRIPTORS: usize = 1024;
@@ -262,6 +266,25 @@ impl Chain {
 
     fn writable_pieces(&self) -> &[Piece] {
         self.pieces.get(self.readable..).unwrap_or_default()
+    }
+
+    /// Reads a byte of each page. To be called when a transfer by the kernel ended with EFAULT, which is
+    /// what the kernel says of a page that has nothing behind it any more; this thread gets SIGBUS for
+    /// it, as for memory that it misses itself. Where everything is there it was another fault.
+    pub fn touch(&self) {
+        for piece in &self.pieces {
+            let begin = piece.host.addr() % PAGE;
+            let pages = (begin..begin + piece.len).step_by(PAGE);
+            for at in pages.map(|at| (at - at % PAGE).saturating_sub(begin)) {
+                // SAFETY: `at` is below the piece's length, which lies in guest RAM that the chain keeps
+                // mapped; no Rust reference to it exists, and a volatile byte may change at any time.
+                unsafe { piece.host.add(at).read_volatile() };
+            }
+            if let Some(last) = piece.len.checked_sub(1) {
+                // SAFETY: as above.
+                unsafe { piece.host.add(last).read_volatile() };
+            }
+        }
     }
 
     /// Copies readable bytes from `offset` on; how many there were, at most `data.len()`.

@@ -16,8 +16,13 @@ const NO_SUCH_KIND: u32 = 0x1234;
 
 const F_RO: u64 = 1 << 5;
 const F_FLUSH: u64 = 1 << 9;
+const F_QUEUES: u64 = 1 << 12;
 const F_DISCARD: u64 = 1 << 13;
 const F_WRITE_ZEROES: u64 = 1 << 14;
+
+const WANTED: u64 = F_RO | F_FLUSH | F_DISCARD | F_WRITE_ZEROES;
+/// Where the configuration has the number of queues.
+const QUEUES: u64 = 34;
 
 pub const OK: u8 = 0;
 const IOERR: u8 = 1;
@@ -43,18 +48,29 @@ pub struct Disk {
 impl Disk {
     /// Finds and starts a disk whose requests carry up to `buffer_size` bytes.
     pub fn start(index: u64, buffer_size: u64, interrupts: bool) -> Self {
-        let wanted = F_RO | F_FLUSH | F_DISCARD | F_WRITE_ZEROES;
-        let mut device = Device::find(BLOCK, index).start(wanted, 0);
+        let mut device = Device::find(BLOCK, index).start(WANTED, 0);
         let queue = device.queue(0, interrupts.then_some(0));
+        Self::on(&device, queue, buffer_size)
+    }
+
+    /// As [`Disk::start`], with several queues, each as a disk of its own.
+    pub fn start_queues<const N: usize>(index: u64, buffer_size: u64) -> [Self; N] {
+        let mut device = Device::find(BLOCK, index).start(WANTED | F_QUEUES, F_QUEUES);
+        let there: u16 = load(device.config + QUEUES);
+        assert!(usize::from(there) >= N, "the disk has {there} queues");
+        let queues: [Queue; N] = device.queues();
+        queues.map(|queue| Self::on(&device, queue, buffer_size))
+    }
+
+    fn on(device: &Device, queue: Queue, buffer_size: u64) -> Self {
         let slots = u64::from(queue.requests());
-        let sectors = load(device.config);
         Self {
             headers: memory::take(slots * 64),
             buffers: memory::take(slots * buffer_size),
             buffer_size,
-            device,
+            sectors: load(device.config),
+            device: device.clone(),
             queue,
-            sectors,
         }
     }
 
@@ -86,8 +102,13 @@ impl Disk {
 
     /// Queues a read into the request's buffer.
     pub fn submit_read(&mut self, slot: u16, sector: u64, bytes: u64) {
+        self.submit_read_to(self.buffer(slot), slot, sector, bytes);
+    }
+
+    /// Queues a read to any place.
+    pub fn submit_read_to(&mut self, place: u64, slot: u16, sector: u64, bytes: u64) {
         let (head, status) = self.prepare(slot, IN, sector);
-        let data = Part::from_device(self.buffer(slot), bytes as u32);
+        let data = Part::from_device(place, bytes as u32);
         self.queue.submit(slot, &[head, data, status]);
     }
 

@@ -15,17 +15,17 @@
 //! | `end` | ends the machine: power-off, reset, panic device, triple fault | `how` |
 //! | `dirty` | writes `pages=` pages over and over, verifying its own writes | `pages`, `rounds` |
 //! | `ram` | counts its RAM and uses the end of each part | |
-//! | `lost` | touches the end of RAM when a byte is typed | `by=cpu`, `by=device` |
+//! | `lost` | touches the end of RAM when a byte is typed | `by=cpu`, `by=device`, `by=disk`, `by=net` |
 //! | `pci` | lists the PCI functions | |
 //! | `blk` | every request kind on the `disk=`-th disk, data verified | `disk`, `irq=1` |
 //! | `blkread` | reads the whole disk and prints a checksum | `disk` |
 //! | `port` | sends back what comes on port 1 of a console device, each byte plus one | |
 //! | `rng` | reads random bytes | |
 //! | `balloon` | gives up pages as the host asks, until `q`; `r` reports free ones | |
-//! | `blkbench` | so many transfers, for a benchmark | `disk`, `count`, `depth`, `bytes`, `random`, `write` |
+//! | `blkbench` | so many transfers, for a benchmark | `disk`, `count`, `depth`, `bytes`, `random`, `write`, `queues=2` |
 //! | `net-tx` | sends so many frames | `count`, `bytes`, `depth` |
 //! | `net-rx` | takes so many frames of the host, in sequence, after the first `warm=` | `count`, `bytes`, `warm` |
-//! | `hostile` | what no driver should do, to disk, rng, console, a network card and a balloon | `seed`, `rounds`, `net=1`, `balloon=1` |
+//! | `hostile` | what no driver should do, to disk, rng, console, a network card, a balloon, a screen and a keyboard | `seed`, `rounds`, `net=1`, `balloon=1`, `screen=1` |
 //! | `ioloop` | disk, rng and serial at once, every answer counted | `disk`, `count`, `depth` |
 #![no_std]
 #![no_main]

@@ -25,10 +25,14 @@ pub fn store<T: Copy>(address: u64, value: T) {
     unsafe { (address as *mut T).write_volatile(value) }
 }
 
-/// Hands out `size` bytes of zeroed RAM on a page boundary.
+/// Hands out `size` bytes of zeroed RAM on a page boundary. After a reset RAM holds what it held before.
 pub fn take(size: u64) -> u64 {
     let size = (size + 4095) & !4095;
-    NEXT.fetch_add(size, Ordering::Relaxed)
+    let begin = NEXT.fetch_add(size, Ordering::Relaxed);
+    for at in (begin..begin + size).step_by(8) {
+        store(at, 0u64);
+    }
+    begin
 }
 
 /// Makes the 2 MiB around `address` reachable; everything below 4 GiB already is.

@@ -8,9 +8,11 @@ use crate::memory::{self, load, store};
 use crate::say;
 use crate::virtio::{Device, EVENT_INDEX_FEATURE, Part, Queue};
 
-const NETWORK: u16 = 1;
+/// Device type of a network card.
+pub const NETWORK: u16 = 1;
+/// Its queues.
 const RECEIVE: u16 = 0;
-const TRANSMIT: u16 = 1;
+pub const TRANSMIT: u16 = 1;
 /// Bytes of virtio's header before each frame.
 const HEADER: u64 = 12;
 /// Room for a frame with its header.

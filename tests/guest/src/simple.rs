@@ -1,7 +1,9 @@
 //! Tests that need no disk.
 
+use crate::block::{Disk, SECTOR};
 use crate::boot::Boot;
 use crate::memory;
+use crate::net;
 use crate::port::{self, Serial};
 use crate::say;
 use crate::virtio::{Device, Part};
@@ -175,22 +177,43 @@ pub fn ram(boot: &Boot) {
     say!("ram {total} bytes");
 }
 
-/// Touches the end of RAM when a byte is typed, or has a device do it.
+/// Touches the end of RAM when a byte is typed, or has a device do it: itself, or the kernel for it.
 pub fn lost(boot: &Boot) {
     let place = boot.ram_end - 4096;
-    let mut queue = Device::find(ENTROPY, 0).start(0, 0).queue(0, None);
+    match boot.option("by") {
+        Some("cpu") => {
+            wait_for_a_byte();
+            memory::store(place, 1u64);
+            panic!("memory that is not there was written");
+        }
+        Some("disk") => {
+            let mut disk = Disk::start(0, SECTOR, false);
+            wait_for_a_byte();
+            disk.submit_read_to(place, 0, 0, 4096);
+            let _told = disk.kick();
+            let (_, status) = memory::wait_for("what cannot come", || disk.done());
+            panic!("status {status} from nowhere");
+        }
+        Some("net") => lost_by((net::NETWORK, net::TRANSMIT), Part::to_device(place, 512)),
+        _ => lost_by((ENTROPY, 0), Part::from_device(place, 64)),
+    }
+}
+
+/// Has a queue of a device take what is not there.
+fn lost_by((device, queue): (u16, u16), part: Part) {
+    let mut queue = Device::find(device, 0).start(0, 0).queue(queue, None);
+    wait_for_a_byte();
+    queue.submit(0, &[part]);
+    let _told = queue.kick();
+    let (_, length) = memory::wait_for("what cannot come", || queue.done());
+    panic!("{length} bytes came from nowhere");
+}
+
+fn wait_for_a_byte() {
     say!("ready");
     while Serial::typed().is_none() {
         core::hint::spin_loop();
     }
-    if boot.option("by") == Some("cpu") {
-        memory::store(place, 1u64);
-    } else {
-        queue.submit(0, &[Part::from_device(place, 64)]);
-        let _told = queue.kick();
-    }
-    let (_, length) = memory::wait_for("what cannot come", || queue.done());
-    panic!("{length} bytes came from nowhere");
 }
 
 /// The time stamp counter.

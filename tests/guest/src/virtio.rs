@@ -40,7 +40,8 @@ pub const MAX_REQUESTS: u16 = 32;
 /// Entries of a queue whose requests are one descriptor each, at most.
 const MAX_SINGLE: u16 = 256;
 
-/// A device before it is set up.
+/// A device before it is set up. Clones are the same device.
+#[derive(Clone)]
 pub struct Device {
     function: Function,
     common: u64,
@@ -135,13 +136,24 @@ impl Device {
 
     /// Sets up queue `index` and lets the device run. `vector` is an entry of its MSI-X table.
     pub fn queue(&mut self, index: u16, vector: Option<u16>) -> Queue {
-        self.queue_of(index, vector, (PER_REQUEST, MAX_REQUESTS * PER_REQUEST))
+        let queue = self.queue_of(index, vector, (PER_REQUEST, MAX_REQUESTS * PER_REQUEST));
+        self.go();
+        queue
+    }
+
+    /// Sets up the first queues, and lets the device run.
+    pub fn queues<const N: usize>(&mut self) -> [Queue; N] {
+        let shape = (PER_REQUEST, MAX_REQUESTS * PER_REQUEST);
+        let queues = core::array::from_fn(|index| self.queue_of(index as u16, None, shape));
+        self.go();
+        queues
     }
 
     /// As [`Device::queue`], for many requests of one descriptor each; it never interrupts.
     pub fn single_queue(&mut self, index: u16) -> Queue {
         let queue = self.queue_of(index, None, (1, MAX_SINGLE));
         store(queue.available, NO_INTERRUPT);
+        self.go();
         queue
     }
 
@@ -185,13 +197,18 @@ impl Device {
             told: 0,
             taken: 0,
         };
-        self.enable_queue(index, size, rings);
+        self.set_queue(index, size, rings);
         queue
     }
 
     /// Gives queue `index` its size and its descriptor, available and used rings, and lets the device
     /// run.
     pub fn enable_queue(&self, index: u16, size: u16, rings: [u64; 3]) {
+        self.set_queue(index, size, rings);
+        self.go();
+    }
+
+    fn set_queue(&self, index: u16, size: u16, rings: [u64; 3]) {
         store(self.common + 0x16, index);
         store(self.common + 0x18, size);
         for (register, address) in [0x20, 0x28, 0x30].into_iter().zip(rings) {
@@ -199,6 +216,9 @@ impl Device {
             store(self.common + register + 4, (address >> 32) as u32);
         }
         store(self.common + 0x1c, 1u16);
+    }
+
+    fn go(&self) {
         self.set_status(self.status() | DRIVER_OK);
     }
 

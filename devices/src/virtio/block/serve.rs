@@ -9,9 +9,9 @@ use super::throttle::Throttle;
 use crate::host::MachineRequests;
 use crate::virtio::chain::{self, Chain};
 use crate::virtio::queue::{Element, Virtqueue};
-use images::Image;
 use images::error::Result;
 use images::exec::{Watch, Watched, sleep, spawn_local};
+use images::{ErrorKind, Image};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -272,6 +272,10 @@ impl Disk {
             self.stats.done(kind, bytes, job.taken.elapsed());
             return Some(Answer::ok(filled));
         };
+        if *error.kind() == ErrorKind::Io(Some(libc::EFAULT)) {
+            // Guest memory that has gone away is no error of the disk's.
+            element.touch();
+        }
         let policy = match kind {
             Kind::Read => self.rerror_policy,
             _ => self.error_policy,

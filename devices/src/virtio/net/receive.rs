@@ -48,7 +48,10 @@ impl Intake<'_> {
         let (mut failed, mut lengths) = (false, Vec::new());
         lend_all_writable(&chains, rooms, MOST_PIECES, |rooms| {
             let results = batch.receive(tap, rooms);
-            for result in results {
+            for (chain, result) in zip(&chains, results) {
+                if *result == -libc::EFAULT {
+                    chain.touch();
+                }
                 let length = usize::try_from(*result).unwrap_or(0);
                 let is_frame = length > HEADER;
                 failed |= !is_frame && *result != -libc::EAGAIN;

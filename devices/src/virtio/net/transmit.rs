@@ -5,6 +5,7 @@ use crate::backend::tap::{HEADER, MOST};
 use crate::virtio::chain::{Chain, lend_all_readable};
 use crate::virtio::queue::{Element, Virtqueue};
 use images::exec::yield_now;
+use std::iter::zip;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -44,10 +45,12 @@ fn send(card: &Card, pair: usize, frames: &[Element]) {
     card.stats.tx.failed(frames.len() - whole.len());
     lend_all_readable(&whole, |pieces| {
         let (mut sent, mut bytes) = (0, 0);
-        for length in card.shared.scratch().batch.send(tap, pieces) {
+        for (frame, length) in zip(&whole, card.shared.scratch().batch.send(tap, pieces)) {
             if let Ok(length) = usize::try_from(*length) {
                 sent += 1;
                 bytes += length.saturating_sub(HEADER);
+            } else if *length == -libc::EFAULT {
+                frame.touch();
             }
         }
         card.stats.tx.passed(sent, bytes);
