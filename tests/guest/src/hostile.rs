@@ -14,14 +14,15 @@ use random::Random;
 use victim::Victim;
 
 /// Test: all attacks on the disk, on the entropy source, on a console's control queue and one of its ports,
-/// with `net=1` on both sides of a network card and with `balloon=1` on a balloon, then `rounds=` random ones
-/// from `seed=`.
+/// with `net=1` on both sides of a network card, with `balloon=1` on a balloon and with `screen=1` on a graphics
+/// card and a keyboard, then `rounds=` random ones from `seed=`.
 pub fn test(boot: &Boot) {
     let mut random = Random::new(boot.number("seed", 1));
     let rounds = boot.number("rounds", 300);
     say!("ready");
     let network = boot.number("net", 0) != 0;
     let balloon = boot.number("balloon", 0) != 0;
+    let screen = boot.number("screen", 0) != 0;
     let mut victims = [
         Some(Victim::disk()),
         Some(Victim::entropy()),
@@ -31,6 +32,9 @@ pub fn test(boot: &Boot) {
         network.then(Victim::receiver),
         balloon.then(Victim::deflator),
         balloon.then(Victim::reporter),
+        screen.then(Victim::screen),
+        screen.then(Victim::cursor),
+        screen.then(Victim::keyboard),
     ];
     let count = victims.iter().flatten().count();
     for victim in victims.iter_mut().flatten() {
@@ -59,7 +63,12 @@ pub fn test(boot: &Boot) {
     }
     say!("hostile: {rounds} random attacks");
     random::ports(&mut random);
+    let mut before = None;
     for victim in victims.iter_mut().flatten() {
+        // One of each device's queues will do.
+        if before.replace(victim.kind) == Some(victim.kind) {
+            continue;
+        }
         say!("hostile: configuration of {}", victim.name);
         random::configuration(&mut random, victim);
         say!("hostile: {} configuration writes", random::WRITES);

@@ -62,7 +62,10 @@ impl Random {
         }
         for _ in 0..8 {
             // What the device takes for a header: often one that it knows.
-            store(v.data, self.pick(&[0u32, 1, 4, 8, 11, 13, 0xffff_ffff]));
+            store(
+                v.data,
+                self.pick(&[0u32, 1, 4, 8, 11, 13, 0x101, 0x105, 0x106, 0xffff_ffff]),
+            );
             store(v.data + 8, self.pick(&[0, 1, 0xffff, u64::MAX]));
             match self.below(6) {
                 0 => v.publish(self.next() as u16),

@@ -9,6 +9,8 @@ use core::sync::atomic::{Ordering, fence};
 const NETWORK: u16 = 1;
 const BLOCK: u16 = 2;
 const CONSOLE: u16 = 3;
+const GRAPHICS: u16 = 16;
+const INPUT: u16 = 18;
 /// Queues of a network card.
 const RECEIVE: u16 = 0;
 const TRANSMIT: u16 = 1;
@@ -16,6 +18,11 @@ const TRANSMIT: u16 = 1;
 /// writes to port 1.
 const CONTROL: u16 = 3;
 const PORT: u16 = 5;
+/// Queues of a graphics card: commands, and where the pointer is.
+const COMMANDS: u16 = 0;
+const CURSOR: u16 = 1;
+/// What an input device is told, lamps for example.
+const STATUS: u16 = 1;
 /// A console has several ports (virtio 1.3, 5.3.3).
 const MULTIPORT: u64 = 1 << 1;
 /// Entries of the queue.
@@ -35,7 +42,8 @@ pub type Descriptor = (u64, u32, u16, u16);
 pub struct Victim {
     /// What it is called in messages.
     pub name: &'static str,
-    kind: u16,
+    /// Its device type.
+    pub kind: u16,
     /// What is agreed on beside indirect tables.
     features: u64,
     /// The queue that is attacked.
@@ -95,6 +103,21 @@ impl Victim {
     /// Where it reports free ones.
     pub fn reporter() -> Self {
         Self::find("the balloon's reports", BALLOON, balloon::REPORTING)
+    }
+
+    /// The commands of a graphics card.
+    pub fn screen() -> Self {
+        Self::find("the graphics card's commands", GRAPHICS, COMMANDS)
+    }
+
+    /// Where it is told of the pointer.
+    pub fn cursor() -> Self {
+        Self::find("the graphics card's pointer", GRAPHICS, CURSOR)
+    }
+
+    /// What a keyboard is told.
+    pub fn keyboard() -> Self {
+        Self::find("the keyboard", INPUT, STATUS)
     }
 
     fn find(name: &'static str, kind: u16, queue: u16) -> Self {
@@ -215,6 +238,11 @@ impl Victim {
                 self.send(&[(self.data, console::MESSAGE, 0, 0)]);
             }
             (CONSOLE, _) => self.send(&[(self.data, 16, 0, 0)]),
+            (GRAPHICS, COMMANDS) => {
+                self.send(&[(self.data, 24, 0, 0), (self.data + 512, 512, WRITE, 0)]);
+            }
+            (GRAPHICS, _) => self.send(&[(self.data, 56, 0, 0)]),
+            (INPUT, _) => self.send(&[(self.data, 8, 0, 0)]),
             _ => self.send(&[(self.data + 512, 512, WRITE, 0)]),
         }
         let used = self.rings[2];
