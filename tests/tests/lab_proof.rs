@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 use tests::console::Console;
-use tests::linux::Kernel;
+use tests::linux::{Kernel, until};
 use tests::world::World;
 
 const MAC: &str = "52:54:00:77:08:02";
@@ -35,6 +35,7 @@ fn define(
          <disk type='file' device='disk'><driver name='qemu' type='{format}'/><source file='{}'/>\
          <target dev='vda' bus='virtio'/></disk>\
          <interface type='bridge'><mac address='{MAC}'/><source bridge='br8'/></interface>\
+         <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>\
          <rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>\
          <serial type='pty'/></devices></domain>",
         kernel.kernel.display(),
@@ -78,8 +79,8 @@ fn debian_keeps_its_files_and_devices_over_shutdown_and_reboot() {
     console.shell("echo remembered > /root/kept");
     let first = devices(&mut console);
     assert!(first.contains(MAC), "{first}");
-    wait_for_power_button(&mut console);
-    world.ok(&["shutdown", "debian", "--wait", "240"]);
+    answers(&world, &mut console);
+    world.ok(&["shutdown", "debian", "--mode", "agent", "--wait", "240"]);
     let state = world.ok(&["-q", "domstate", "debian", "--reason"]);
     assert_eq!(state, "shut off (shutdown)\n");
     drop(console);
@@ -100,17 +101,45 @@ fn debian_keeps_its_files_and_devices_over_shutdown_and_reboot() {
     // A process that is told to end powers its guest down.
     wait_for_power_button(&mut console);
     pidfd_send_signal(world.process("debian"), Signal::TERM).expect("a signal");
-    let started = Instant::now();
-    while world.ok(&["-q", "domstate", "debian"]) != "shut off\n" {
-        assert!(
-            started.elapsed() < Duration::from_secs(240),
-            "it still runs"
-        );
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    until("it still runs", || {
+        world.ok(&["-q", "domstate", "debian"]) == "shut off\n"
+    });
     let state = world.ok(&["-q", "domstate", "debian", "--reason"]);
     assert_eq!(state, "shut off (shutdown)\n");
     world.ok(&["image", "check", "-q", &disk.display().to_string()]);
+}
+
+/// The guest runs QEMU's agent, as Debian packages it. What it says is what its console says.
+fn answers(world: &World, console: &mut Console) {
+    until("the guest's agent does not come", || {
+        let shown = world.ok(&["dumpxml", "debian"]);
+        shown.contains("state='connected'")
+    });
+    assert_eq!(world.ok(&["-q", "domhostname", "debian"]).trim(), "debian");
+    let seconds = |text: String| {
+        let number = text.trim().trim_start_matches("Time: ").parse::<u64>();
+        number.unwrap_or_else(|_| panic!("seconds: {text:?}"))
+    };
+    let before = seconds(console.shell("date +%s"));
+    let time = seconds(world.ok(&["-q", "domtime", "debian"]));
+    let after = seconds(console.shell("date +%s"));
+    assert!((before..=after).contains(&time), "{before} {time} {after}");
+    let facts = world.ok(&["-q", "guestinfo", "debian"]);
+    let release = console.shell("uname -r");
+    for word in ["os.id", "debian", "hostname", "fs.0.mountpoint", &release] {
+        assert!(facts.contains(word), "{word}: {facts}");
+    }
+    let disks = world.ok(&["-q", "domfsinfo", "debian"]);
+    let root = disks.lines().find(|line| line.contains(" ext4 "));
+    assert!(root.is_some_and(|root| root.contains("vda")), "{disks}");
+    let cards = world.ok(&["-q", "domifaddr", "debian", "--source", "agent"]);
+    assert!(cards.contains("127.0.0.1/8"), "{cards}");
+    // Nothing is written to a file system that stands still; then it goes on.
+    let held = world.ok(&["domfsfreeze", "debian"]);
+    assert!(held.contains("Froze 1 filesystem(s)"), "{held}");
+    let freed = world.ok(&["domfsthaw", "debian"]);
+    assert!(freed.contains("Thawed 1 filesystem(s)"), "{freed}");
+    console.shell("sync");
 }
 
 /// A press that nobody listens for yet is lost, as on any machine.
@@ -192,14 +221,9 @@ fn a_stock_kernel_loses_no_write_when_the_hosts_file_system_is_full() {
     // 16 MiB do not fit beside the filler.
     console.shell("dd if=/dev/urandom of=/tmp/data bs=64k count=256 2>/dev/null");
     console.send("dd if=/tmp/data of=/dev/vda bs=64k conv=fsync 2>/dev/null; echo wr''itten");
-    let started = Instant::now();
-    while world.ok(&["-q", "domstate", "full", "--reason"]) != "paused (I/O error)\n" {
-        assert!(
-            started.elapsed() < Duration::from_secs(240),
-            "it does not stand still"
-        );
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    until("it does not stand still", || {
+        world.ok(&["-q", "domstate", "full", "--reason"]) == "paused (I/O error)\n"
+    });
     std::fs::remove_file(&filler).expect("room");
     world.ok(&["resume", "full"]);
     console.wait_for("written");

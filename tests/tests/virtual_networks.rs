@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+use tests::serial::PATIENCE;
 use tests::world::{Neighbour, World};
 
 /// Where a start and an end may be killed, in the order of their steps.
@@ -522,30 +523,31 @@ fn starts_and_ends_of_networks_are_told() {
         .stdout(Stdio::piped())
         .spawn()
         .expect("vm");
-    // It is known to watch when the kernel has its watches.
-    let watches = format!("/proc/{}/fd", listener.id());
-    let deadline = Instant::now() + Duration::from_secs(60);
-    let watching = || {
-        let fds = fs::read_dir(&watches).into_iter().flatten().flatten();
-        let mut targets =
-            fds.filter_map(|fd| Some((fd.file_name(), fs::read_link(fd.path()).ok()?)));
-        targets.any(|(fd, to)| {
-            let info = watches.replace("/fd", "/fdinfo");
-            let info = fs::read_to_string(format!("{info}/{}", fd.to_string_lossy()));
-            to.to_string_lossy().contains("inotify") && info.is_ok_and(|i| i.contains("inotify wd"))
-        })
-    };
-    while !watching() {
-        assert!(Instant::now() < deadline, "it does not watch");
-        std::thread::sleep(Duration::from_millis(20));
+    let output = BufReader::new(listener.stdout.take().expect("its output"));
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut lines = output.lines().map_while(Result::ok);
+        lines.try_for_each(|line| tell.send(line))
+    });
+    // It watches once it tells of another network, which comes and goes until then.
+    let path = world.path("other.xml");
+    fs::write(&path, "<network><name>other</name></network>").expect("a definition");
+    let deadline = Instant::now() + PATIENCE;
+    let file = path.display().to_string();
+    let turns = [["net-define", file.as_str()], ["net-undefine", "other"]];
+    for words in turns.iter().cycle() {
+        world.ok(words);
+        if told.recv_timeout(Duration::from_millis(500)).is_ok() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "it tells of nothing");
     }
-    std::thread::sleep(Duration::from_millis(200));
-    let mut lines = BufReader::new(listener.stdout.take().expect("its output")).lines();
-    // A network that starts and ends between two looks is not told: each is heard before the next.
     for (verb, wanted) in [("net-start", "Started"), ("net-destroy", "Stopped")] {
         world.ok(&[verb, "default"]);
-        let line = lines.next().expect("an event").expect("a line");
-        for word in ["\"network\":\"default\"", "\"event\":\"lifecycle\"", wanted] {
+        let mut lines = std::iter::from_fn(|| told.recv_timeout(PATIENCE).ok());
+        let line = lines.find(|line| line.contains("\"network\":\"default\""));
+        let line = line.unwrap_or_else(|| panic!("{verb} is not told"));
+        for word in ["\"event\":\"lifecycle\"", wanted] {
             assert!(line.contains(word), "{word}: {line}");
         }
     }

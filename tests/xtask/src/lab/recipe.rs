@@ -71,7 +71,7 @@ const EMULATOR_PACKAGES: &[&str] = &[
     "seabios",
 ];
 
-/// What the guest's disk has: enough for a login prompt and the power button.
+/// What the guest's disk has: enough for a login prompt, the power button and the host's questions.
 const GUEST_PACKAGES: &[&str] = &[
     "systemd-sysv",
     "udev",
@@ -85,6 +85,7 @@ const GUEST_PACKAGES: &[&str] = &[
     "e2fsprogs",
     "iproute2",
     "procps",
+    "qemu-guest-agent",
 ];
 
 /// Left out of both: nobody reads manuals in the lab.
