@@ -15,6 +15,8 @@
 //! runs. Bus accesses come from vCPU threads while none of these calls is under way.
 
 use crate::state::{Saved, StateError};
+use std::io;
+use std::os::fd::OwnedFd;
 use vmm_api::spec::IoLimits;
 use vmm_api::state::Adjustment;
 
@@ -86,6 +88,15 @@ pub trait Device: Send + Sync {
     fn limit(&self, limits: &IoLimits) -> bool {
         let _ = limits;
         false
+    }
+
+    /// Goes on with the peer at the other end of `socket`. Called in every state; must not block.
+    ///
+    /// # Errors
+    /// `Unsupported` when it has no such peer; else what is wrong with the socket.
+    fn connect(&self, socket: OwnedFd) -> io::Result<()> {
+        drop(socket);
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     /// Bytes of guest RAM that the guest says it has given up to this device.

@@ -138,6 +138,7 @@ pub(crate) struct FakeRequests {
     pub(crate) exits: Mutex<Vec<u8>>,
     pub(crate) io_errors: Mutex<Vec<(String, String)>>,
     pub(crate) io_error_came: Condvar,
+    pub(crate) events: Mutex<Vec<Event>>,
 }
 
 impl MachineRequests for FakeRequests {
@@ -160,7 +161,9 @@ impl MachineRequests for FakeRequests {
             .push((device.into(), detail.into()));
         self.io_error_came.notify_all();
     }
-    fn event(&self, _event: Event) {}
+    fn event(&self, event: Event) {
+        self.events.lock().unwrap().push(event);
+    }
 }
 
 struct NoLines;

@@ -167,6 +167,11 @@ impl Sender {
         })
     }
 
+    /// How many the kernel has taken so far.
+    pub fn sent(&self) -> u64 {
+        self.next.into()
+    }
+
     /// Sends up to `count` frames, one batch at most; how many the kernel took.
     ///
     /// # Errors

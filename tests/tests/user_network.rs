@@ -89,6 +89,50 @@ fn a_guest_does_without_a_passt_that_was_killed() {
 }
 
 #[test]
+fn a_card_goes_on_with_another_passt() {
+    let Some(world) = world() else { return };
+    // A guest with a driver, for which the card is watched; it waits for frames that never come.
+    world.define_with("web", "test=net-rx count=1000000000", &card(8026));
+    world.ok(&["start", "web"]);
+    let serves = world.ok(&["domif-reconnect", "web"]);
+    assert!(serves.contains("nothing to do"), "{serves}");
+    let uuid = world.ok(&["-q", "domuuid", "web"]);
+    let name = format!("^passt-{}-0", uuid.trim());
+    let kill = || {
+        world.run(&format!("pkill -f {name}"));
+        wait_until("it is gone", || !listens(&world, 8026));
+    };
+    kill();
+    // Its last descriptor may close a little later than its port.
+    wait_until("it is replaced", || {
+        world.ok(&["domif-reconnect", "web", MAC]);
+        listens(&world, 8026)
+    });
+    kill();
+    // Where there is a daemon, nobody has to say so.
+    let daemon = world.command(&["-q", "daemon"]).spawn();
+    let daemon = Running(daemon.expect("vm daemon"));
+    wait_until("the daemon sees to what it finds", || listens(&world, 8026));
+    kill();
+    wait_until("the daemon sees to what it hears", || listens(&world, 8026));
+    drop(daemon);
+    world.ok(&["destroy", "web"]);
+    wait_until("passt ends with its guest", || !listens(&world, 8026));
+    let errors = world.fails(&["domif-reconnect", "web"]);
+    assert!(errors.contains("not running"), "{errors}");
+}
+
+/// A process that ends with the test.
+struct Running(std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
 fn a_passt_that_finds_no_way_out_is_quoted() {
     let Some(world) = world() else { return };
     world.run("ip route del default");

@@ -18,6 +18,7 @@ mod frames;
 
 pub use frames::{Frames, LONGEST, PREFIX, TooLong};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use std::io;
@@ -107,6 +108,13 @@ impl Stream {
     /// Whether the peer is gone.
     pub fn is_gone(&self) -> bool {
         self.gone.load(Ordering::Acquire)
+    }
+
+    /// Whether somebody is at the other end, also where nobody reads what they say.
+    pub fn has_peer(&self) -> bool {
+        let mut fds = [PollFd::new(&self.fd, PollFlags::empty())];
+        let left = poll(&mut fds, Some(&Timespec::default())).is_ok_and(|left| left > 0);
+        !left && !self.is_gone()
     }
 
     /// Nothing goes either way from now on; true for the first who says so. The peer sees its end.

@@ -4,6 +4,7 @@ use super::queue::Virtqueue;
 use crate::device::DeviceError;
 use crate::state::{Section, StateError};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use vmm_api::spec::IoLimits;
 use vmm_api::state::Adjustment;
@@ -74,6 +75,15 @@ pub trait VirtioDevice: Send + Sync {
     fn limit(&self, limits: &IoLimits) -> bool {
         let _ = limits;
         false
+    }
+
+    /// Goes on with another peer; see [`crate::device::Device::connect`].
+    ///
+    /// # Errors
+    /// Why not.
+    fn connect(&self, socket: OwnedFd) -> io::Result<()> {
+        drop(socket);
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     /// Guest RAM that the guest has given up; see [`crate::device::Device::held_back`].

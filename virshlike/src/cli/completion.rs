@@ -33,6 +33,7 @@ const OF_RUNNING: &[&str] = &[
     "domfstrim",
     "domhostname",
     "domid",
+    "domif-reconnect",
     "domifaddr",
     "domifstat",
     "domtime",

@@ -131,6 +131,7 @@ pub const ENTRIES: &[Entry] = &[
     Entry::of::<verb::domid::Domid>(),
     Entry::of::<verb::domifaddr::Domifaddr>(),
     Entry::of::<verb::domif_getlink::DomifGetlink>(),
+    Entry::of::<verb::domif_reconnect::DomifReconnect>(),
     Entry::of::<verb::domiflist::Domiflist>(),
     Entry::of::<verb::domifstat::Domifstat>(),
     Entry::of::<verb::dominfo::Dominfo>(),

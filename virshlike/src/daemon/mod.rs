@@ -5,6 +5,7 @@
 //! kernel: a record was written --> changes --> look --> guest: its process and its events
 //!                                                          | gone
 //!                             restart: after a delay <-- judge: tidy, decide
+//! guest: a card's passt has ended --> reconnect: starts another one, after growing delays
 //! every change --> the host's journal (VM_NAME, VM_UUID, VM_ACTION, VM_UID) and run/daemon/events
 //! a definition was written --> definitions --> run/daemon/events, for `vm event`
 //! ```
@@ -14,6 +15,7 @@
 //! lock that a command needs for longer than a command would, and it must never end a guest.
 //!
 //! - [`restart`]: whether and when, as a pure function;
+//! - `reconnect`: a passt in the place of one that ended;
 //! - `judge`: what it does to the store; `changes`, `definitions`, `guest`: what it hears; `fanout`: who
 //!   hears it.
 
@@ -22,6 +24,7 @@ mod definitions;
 mod fanout;
 mod guest;
 mod judge;
+mod reconnect;
 pub mod restart;
 
 use crate::error::{Error, Kind, Result};
@@ -39,6 +42,7 @@ use definitions::Definitions;
 use fanout::Fanout;
 use guest::Ending;
 use judge::{Again, Found};
+use reconnect::Lost;
 use restart::Verdict;
 use serde::Serialize;
 use std::collections::HashMap;
@@ -63,7 +67,7 @@ pub struct Notice {
     /// Its UUID.
     pub uuid: Uuid,
     /// One word: started, paused, resumed, reset, powerdown, stopped, restarting, restarted,
-    /// restart-failed, given-up.
+    /// restart-failed, given-up, card-lost, card-reconnected, card-reconnect-failed.
     pub action: &'static str,
     /// More, or empty.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -83,6 +87,8 @@ enum Message {
     Again(Uuid, Result<Again>),
     /// A delay is over: look once more at this run.
     Look(Uuid, u32),
+    /// Cards have another passt, or not.
+    Reconnected(RunRecord, Result<Vec<String>>),
 }
 
 /// Why a domain's runtime directory is looked at.
@@ -141,6 +147,7 @@ pub fn run(manager: Manager, told: Box<dyn Fn(&Notice)>) -> Result<()> {
             sender,
             watched: HashMap::new(),
             pending: HashMap::new(),
+            lost: Lost::default(),
         };
         let mut end = [SignalKind::terminate(), SignalKind::interrupt()]
             .map(|kind| signal(kind).map_err(|error| failed("hear signals", &error)))
@@ -207,6 +214,8 @@ struct Daemon {
     watched: HashMap<Uuid, u32>,
     /// Restarts that wait for their time.
     pending: HashMap<Uuid, AbortHandle>,
+    /// Guests whose cards lose their passt.
+    lost: Lost,
 }
 
 impl Daemon {
@@ -265,6 +274,9 @@ impl Daemon {
                     self.tell(&record.name, uuid, "started", how, Priority::Info);
                 }
                 let guest = Guest::new(*record, dir);
+                if why == Why::Begin && !guest.record.helpers.is_empty() {
+                    self.reconnect(&guest.record);
+                }
                 let new = why == Why::Change;
                 tokio::spawn(guest::watch(guest, new, self.sender.clone()));
             }
@@ -301,6 +313,7 @@ impl Daemon {
                 self.tell_end(&record, end);
                 if self.watched.get(&record.uuid) == Some(&record.id) {
                     self.watched.remove(&record.uuid);
+                    self.lost.forget(record.uuid);
                 }
                 self.judge(record.uuid, Some((record, ending)));
             }
@@ -308,6 +321,7 @@ impl Daemon {
             Message::Judged(uuid, watched, found) => self.judged(uuid, watched, found),
             Message::Again(uuid, again) => self.again(uuid, again),
             Message::Look(uuid, id) => self.look(uuid, Why::Again(id)),
+            Message::Reconnected(record, result) => self.reconnected(&record, result),
         }
     }
 
@@ -319,7 +333,7 @@ impl Daemon {
         }
     }
 
-    fn event(&self, record: &RunRecord, event: &Event) {
+    fn event(&mut self, record: &RunRecord, event: &Event) {
         for happening in watch::of_event(&record.name, event) {
             self.tell_happening(Some(record.uuid), happening);
         }
@@ -333,6 +347,16 @@ impl Daemon {
             }
             Event::Reset => ("reset", String::new()),
             Event::Powerdown => ("powerdown", String::new()),
+            Event::CardLost { device } => {
+                self.tell(
+                    &record.name,
+                    record.uuid,
+                    "card-lost",
+                    device,
+                    Priority::Warning,
+                );
+                return self.reconnect(record);
+            }
             // Its end is told once, with what is known afterwards.
             Event::Stopped { .. } | Event::Job { .. } | Event::Unknown => return,
         };

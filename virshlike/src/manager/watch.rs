@@ -386,7 +386,7 @@ pub(crate) fn of_event(name: &str, event: &Event) -> Vec<Happening> {
         Event::Job { job, done, total } => {
             one(Type::Job, format!("{}: {done} of {total}", job.as_str()))
         }
-        Event::Unknown => Vec::new(),
+        Event::CardLost { .. } | Event::Unknown => Vec::new(),
     }
 }
 

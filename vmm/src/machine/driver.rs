@@ -14,7 +14,9 @@ use crate::{dump, snapshot};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::VecDeque;
 use std::fs::File;
+use std::io;
 use std::mem::ManuallyDrop;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -157,7 +159,7 @@ impl Driver {
         }
     }
 
-    fn client(&mut self, request: Request, ticket: Ticket) -> Option<End> {
+    fn client(&mut self, request: Request, mut ticket: Ticket) -> Option<End> {
         match (request.kind(), request) {
             (Some(kind), _) => self.ask(Ask::Client(kind, ticket)),
             (None, Request::Query) => {
@@ -174,6 +176,11 @@ impl Driver {
             }
             (None, Request::LimitDisk { device, limits }) => {
                 ticket.answer(self.limit(&device, &limits));
+                None
+            }
+            (None, Request::ConnectCard { device }) => {
+                let socket = ticket.take_fds().pop();
+                ticket.answer(self.connect_card(&device, socket));
                 None
             }
             (None, Request::Stats { device }) => {
@@ -313,6 +320,27 @@ impl Driver {
         }
         let message = "the machine has no memory balloon";
         Err(ControlError::new(ErrorKind::Unsupported, message))
+    }
+
+    fn connect_card(&self, wanted: &str, socket: Option<OwnedFd>) -> Result<Reply, ControlError> {
+        let invalid = |message: String| Err(ControlError::new(ErrorKind::Invalid, message));
+        let Some(socket) = socket else {
+            return invalid("the request came without a file descriptor".into());
+        };
+        let mut devices = self.machine.devices().iter();
+        let Some(device) = devices.find(|device| device.id() == wanted) else {
+            return invalid(format!("no device is called '{wanted}'"));
+        };
+        match device.connect(socket) {
+            Ok(()) => {
+                tracing::info!(card = wanted, "the card has another peer");
+                Ok(Reply::Done)
+            }
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                invalid(format!("'{wanted}' is no network card on a stream socket"))
+            }
+            Err(error) => invalid(format!("the socket carries no frames: {error}")),
+        }
     }
 
     fn limit(&self, wanted: &str, limits: &IoLimits) -> Result<Reply, ControlError> {

@@ -151,12 +151,18 @@ fn what_is_no_frame_is_not_queued() {
 #[test]
 fn what_was_queued_goes_with_the_peer_also_half_sent() {
     let (stream, _theirs) = pair();
+    assert!(stream.has_peer());
     assert!(stream.queue(100, |place| place.len()));
     stream.outgoing().sent = 50;
     assert!(stream.leave() && !stream.leave());
     assert!(stream.queue(10, |place| place.len()));
     assert_eq!(stream.outgoing().bytes.len(), PREFIX + 10);
     assert_eq!(stream.outgoing().sent, 0);
+    assert!(!stream.has_peer());
+    let (stream, theirs) = pair();
+    assert!(stream.has_peer());
+    drop(theirs);
+    assert!(!stream.has_peer() && !stream.is_gone());
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use super::device::{Backend, Net};
 use super::state;
-use crate::backend::stream::Stream;
 use crate::backend::tap::Tap;
 use crate::device::Device;
 use crate::registry::{Context, CreateError};
@@ -43,10 +42,8 @@ pub fn create(
             Backend::Taps(taps)
         }
         NetBackend::Stream(fd) => {
-            let stream = Stream::new(take(*fd)?);
-            Backend::Stream(
-                stream.map_err(|error| refuse(format!("its socket carries no frames: {error}")))?,
-            )
+            let backend = Backend::stream(take(*fd)?);
+            backend.map_err(|error| refuse(format!("its socket carries no frames: {error}")))?
         }
     };
     with_backend(id, address, spec, backend, (context, origin))
@@ -90,7 +87,8 @@ pub(super) fn with_backend(
     backend: Backend,
     (context, origin): (&Context, Origin<'_>),
 ) -> Result<Arc<dyn Device>, CreateError> {
-    let net = Net::new(id, spec, backend).ok_or_else(|| CreateError::Spec {
+    let requests = Arc::clone(&context.requests);
+    let net = Net::new(id, spec, backend, requests).ok_or_else(|| CreateError::Spec {
         id: id.into(),
         reason: "a network card has 1 to 128 queue pairs".into(),
     })?;

@@ -7,14 +7,16 @@ use super::stats::Stats;
 use super::{receive, stream, transmit};
 use crate::backend::stream::Stream;
 use crate::backend::tap::{Tap, offload};
+use crate::host::MachineRequests;
 use crate::state::{Section, StateError};
 use crate::virtio::device::{DeviceInfo, VirtioDevice, read_config};
 use crate::virtio::queue::{Element, Virtqueue};
 use crate::virtio::worker::{Task, Worker};
 use images::exec::Engine;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use vmm_api::spec::NetSpec;
 
 /// Feature bits (virtio 1.3 §5.1.3).
@@ -46,8 +48,8 @@ const CONTROL_SIZE: u16 = 64;
 pub(super) enum Backend {
     /// One queue of a tap per queue pair.
     Taps(Vec<Tap>),
-    /// A peer on a stream socket, for one queue pair.
-    Stream(Stream),
+    /// A peer on a stream socket, for one queue pair; another one may take its place.
+    Stream(Mutex<Arc<Stream>>),
 }
 
 /// What outlives the driver: the back-end, the link, counters.
@@ -57,6 +59,8 @@ pub(super) struct Card {
     /// The cable is plugged in.
     pub(super) link: bool,
     pub(super) stats: Stats,
+    /// Who hears that the peer has left.
+    pub(super) requests: Arc<dyn MachineRequests>,
     pub(super) shared: Shared,
     /// Queue pairs that the driver uses; the tap's other queues are detached.
     pairs: AtomicU16,
@@ -69,11 +73,18 @@ pub(super) struct Net {
     card: Arc<Card>,
     /// Started with the first queue; it owns all of them.
     worker: Mutex<Option<Worker>>,
+    /// Queues that are on, to wake for another peer.
+    queues: Mutex<Vec<Weak<Virtqueue>>>,
 }
 
 impl Net {
     /// A card with one queue pair per tap descriptor, or one; `None` for none or too many.
-    pub(super) fn new(id: &str, spec: &NetSpec, backend: Backend) -> Option<Self> {
+    pub(super) fn new(
+        id: &str,
+        spec: &NetSpec,
+        backend: Backend,
+        requests: Arc<dyn MachineRequests>,
+    ) -> Option<Self> {
         let pairs = backend.pairs();
         if !(1..=MAX_PAIRS).contains(&pairs) {
             return None;
@@ -95,6 +106,7 @@ impl Net {
             backend,
             link: spec.link,
             stats: Stats::default(),
+            requests,
             shared: Shared::default(),
             // All are attached when the tap is opened.
             pairs: AtomicU16::new(0),
@@ -110,6 +122,7 @@ impl Net {
             spec: spec.clone(),
             card: Arc::new(card),
             worker: Mutex::new(None),
+            queues: Mutex::default(),
         })
     }
 
@@ -143,6 +156,11 @@ impl Net {
 }
 
 impl Backend {
+    /// A peer that is there.
+    pub(super) fn stream(socket: OwnedFd) -> io::Result<Self> {
+        Ok(Self::Stream(Mutex::new(Arc::new(Stream::new(socket)?))))
+    }
+
     fn pairs(&self) -> usize {
         match self {
             Self::Taps(taps) => taps.len(),
@@ -168,9 +186,20 @@ impl Card {
         self.taps().get(pair)
     }
 
+    /// The peer of now.
+    pub(super) fn stream(&self) -> Option<Arc<Stream>> {
+        match &self.backend {
+            Backend::Stream(stream) => {
+                let stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
+                Some(Arc::clone(&stream))
+            }
+            Backend::Taps(_) => None,
+        }
+    }
+
     /// Whether the guest is told that it has a network: a cable, and somebody at its end.
     fn is_linked(&self) -> bool {
-        self.link && !matches!(&self.backend, Backend::Stream(stream) if stream.is_gone())
+        self.link && !self.stream().is_some_and(|stream| stream.is_gone())
     }
 
     fn pairs(&self) -> u16 {
@@ -262,6 +291,10 @@ impl VirtioDevice for Net {
         } else {
             1
         };
+        let mut known = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|queue| queue.strong_count() > 0);
+        known.extend(queues.iter().map(Arc::downgrade));
+        drop(known);
         for queue in queues {
             let (queue, card) = (Arc::clone(queue), Arc::clone(&self.card));
             let mergeable = features & feature::MERGEABLE != 0;
@@ -291,7 +324,31 @@ impl VirtioDevice for Net {
         true
     }
 
+    fn connect(&self, socket: OwnedFd) -> io::Result<()> {
+        let Backend::Stream(slot) = &self.card.backend else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let stream = Arc::new(Stream::new(socket)?);
+        let before = {
+            let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *slot, stream)
+        };
+        before.leave();
+        // Whoever waits for the one before or for nothing any more looks again; and so does the guest.
+        let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        let queues: Vec<_> = queues.iter().filter_map(Weak::upgrade).collect();
+        queues.iter().for_each(|queue| queue.kick());
+        if let Some(queue) = queues.first() {
+            queue.config_changed();
+        }
+        Ok(())
+    }
+
     fn stats(&self) -> serde_json::Value {
-        self.card.stats.value()
+        let mut stats = self.card.stats.value();
+        if let (Some(stream), Some(stats)) = (self.card.stream(), stats.as_object_mut()) {
+            stats.insert("connected".into(), stream.has_peer().into());
+        }
+        stats
     }
 }

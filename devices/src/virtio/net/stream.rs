@@ -4,9 +4,10 @@
 //! guest's buffers wait, and nothing of them is held. What comes waits in the connection when the
 //! guest offers no buffers, and then in the socket. So neither side makes this one take memory.
 //!
-//! When the peer leaves the guest sees its link go down, and what it sends is dropped.
+//! When the peer leaves the guest sees its link go down, and what it sends is dropped, until another one
+//! is there in its place: so whoever has waited asks anew whom to serve.
 
-use super::device::{Backend, Card};
+use super::device::Card;
 use crate::backend::stream::{LONGEST, Lost, Received, Sent, Stream};
 use crate::backend::tap::HEADER;
 use crate::virtio::queue::{Element, Virtqueue};
@@ -14,24 +15,21 @@ use crate::virtio::worker::{First, race};
 use images::exec::{hung_up, readable, sleep, writable, yield_now};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use vmm_api::control::Event;
 
 /// Frames of one burst, before other queues have their turn.
 const BURST: usize = 64;
 /// How long a socket is left alone that the host has no memory for.
 const STARVED: Duration = Duration::from_millis(10);
 
-fn stream_of(card: &Card) -> Option<&Stream> {
-    match &card.backend {
-        Backend::Stream(stream) => Some(stream),
-        Backend::Taps(_) => None,
-    }
-}
-
-/// The peer is gone: said once, to the log and to the guest.
+/// The peer is gone: said once, to the log, to the guest and to whoever may bring another one.
 fn lost(queue: &Virtqueue, card: &Card, stream: &Stream, why: &Lost) {
     if stream.leave() {
         tracing::warn!(id = card.id, %why, "the card has no network any more: its link is down");
         queue.config_changed();
+        card.requests.event(Event::CardLost {
+            device: card.id.clone(),
+        });
     }
 }
 
@@ -45,17 +43,14 @@ async fn rest(queue: &Virtqueue) -> bool {
 
 /// Serves the receive queue until it is stopped.
 pub(super) async fn receive(queue: Arc<Virtqueue>, card: Arc<Card>, mergeable: bool) {
-    let Some(stream) = stream_of(&card) else {
-        return;
-    };
-    loop {
-        let goes_on = match to_guest(&queue, &card, stream, mergeable) {
+    while let Some(stream) = card.stream() {
+        let goes_on = match to_guest(&queue, &card, &stream, mergeable) {
             // The doorbell also rings for a stop.
             Burst::Drained => match race(queue.kicked(), readable(stream.fd())).await {
                 First::A(goes_on) => goes_on,
                 First::B(Ok(())) => true,
                 First::B(Err(error)) => {
-                    lost(&queue, &card, stream, &Lost::Socket(error));
+                    lost(&queue, &card, &stream, &Lost::Socket(error));
                     true
                 }
             },
@@ -69,12 +64,12 @@ pub(super) async fn receive(queue: Arc<Virtqueue>, card: Arc<Card>, mergeable: b
                 First::A(goes_on) => goes_on,
                 First::B(left) => {
                     let why = left.map_or_else(Lost::Socket, |()| Lost::Closed);
-                    lost(&queue, &card, stream, &why);
+                    lost(&queue, &card, &stream, &why);
                     true
                 }
             },
             Burst::Lost(why) => {
-                lost(&queue, &card, stream, &why);
+                lost(&queue, &card, &stream, &why);
                 queue.kicked().await
             }
             Burst::Gone => queue.kicked().await,
@@ -209,13 +204,10 @@ fn deliver(
 
 /// Serves the transmit queue until it is stopped.
 pub(super) async fn transmit(queue: Arc<Virtqueue>, card: Arc<Card>) {
-    let Some(stream) = stream_of(&card) else {
-        return;
-    };
-    loop {
-        let goes_on = match flush(stream) {
+    while let Some(stream) = card.stream() {
+        let goes_on = match flush(&stream) {
             Ok(Sent::All) => {
-                if from_guest(&queue, &card, stream) {
+                if from_guest(&queue, &card, &stream) {
                     yield_now().await;
                     true
                 } else {
@@ -226,13 +218,13 @@ pub(super) async fn transmit(queue: Arc<Virtqueue>, card: Arc<Card>) {
                 First::A(goes_on) => goes_on,
                 First::B(Ok(())) => true,
                 First::B(Err(error)) => {
-                    lost(&queue, &card, stream, &Lost::Socket(error));
+                    lost(&queue, &card, &stream, &Lost::Socket(error));
                     true
                 }
             },
             Ok(Sent::Starved) => rest(&queue).await,
             Err(why) => {
-                lost(&queue, &card, stream, &why);
+                lost(&queue, &card, &stream, &why);
                 true
             }
         };

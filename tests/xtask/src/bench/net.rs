@@ -2,8 +2,8 @@
 //! the run. The guest polls its rings.
 //!
 //! Out: the guest sends as fast as the card takes frames; the kernel counts them at the tap and drops
-//! them. In: a packet socket keeps the tap's queue full, whatever is lost, and the guest counts what
-//! comes. Beside the rate: CPU time per frame of all threads but the vCPU's, and how often the guest rang
+//! them. In: a packet socket keeps frames in the tap's queue and never one too many, for a frame that is
+//! dropped costs the sender as much as one that comes, and the guest counts what comes. Beside the rate: CPU time per frame of all threads but the vCPU's, and how often the guest rang
 //! the doorbell, which is an exit each.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +20,8 @@ use super::talk::{Talk, number};
 
 /// Frames that go in before counting begins.
 const WARM: u64 = 2000;
+/// Frames that are kept in the tap's queue, which holds 1000.
+const WAITING: u64 = 900;
 /// How long the sender leaves a full queue alone: the card empties a part of it meanwhile.
 const PAUSE: Duration = Duration::from_micros(300);
 
@@ -161,17 +163,18 @@ fn timed(mut talk: Talk, cell: &Cell) -> Result<Measured> {
     })
 }
 
-/// Keeps the tap's queue full until it is stopped, and pauses whenever frames were dropped, so that it
-/// takes little of the processors that are measured.
+/// Fills the tap's queue up, again and again until it is stopped: the kernel counts a frame when the card
+/// reads it. Between, it leaves the processors to those that are measured.
 fn flood(sender: &mut Sender, stop: &AtomicBool) -> Result<()> {
-    let mut dropped = tap::counters()?.sent_dropped;
+    let gone = |now: tap::Counters| now.sent + now.sent_dropped;
+    let before = gone(tap::counters()?);
     while !stop.load(Ordering::Relaxed) {
-        sender.send(usize::MAX)?;
-        let now = tap::counters()?.sent_dropped;
-        if now != dropped {
-            dropped = now;
-            thread::sleep(PAUSE);
+        let waiting = (sender.sent() + before).saturating_sub(gone(tap::counters()?));
+        let mut room = usize::try_from(WAITING.saturating_sub(waiting))?;
+        while room > 0 && !stop.load(Ordering::Relaxed) {
+            room -= sender.send(room)?;
         }
+        thread::sleep(PAUSE);
     }
     Ok(())
 }

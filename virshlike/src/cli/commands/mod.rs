@@ -28,6 +28,7 @@ pub mod domfstrim;
 pub mod domhostname;
 pub mod domid;
 pub mod domif_getlink;
+pub mod domif_reconnect;
 pub mod domifaddr;
 pub mod domiflist;
 pub mod domifstat;

@@ -123,6 +123,12 @@ pub enum Request {
         /// All of its limits.
         limits: IoLimits,
     },
+    /// The card goes on with the peer at the other end of descriptor 0, in every state; one that it still
+    /// has is left.
+    ConnectCard {
+        /// The card's alias; it is one on a stream socket.
+        device: String,
+    },
     /// Counters of one device, or of all.
     Stats {
         /// The device's alias.
@@ -140,6 +146,7 @@ impl Request {
             | Self::Screenshot
             | Self::SendKeys { .. }
             | Self::LimitDisk { .. }
+            | Self::ConnectCard { .. }
             | Self::Stats { .. } => None,
             Self::Pause => Some(RequestKind::Pause),
             Self::Resume => Some(RequestKind::Resume),
@@ -287,6 +294,12 @@ pub enum Event {
         /// More for the operator.
         #[serde(default)]
         detail: String,
+    },
+    /// The peer of a card on a stream socket has left: the guest sees its link down until
+    /// [`Request::ConnectCard`] brings another one.
+    CardLost {
+        /// The card's alias.
+        device: String,
     },
     /// A job moved on.
     Job {

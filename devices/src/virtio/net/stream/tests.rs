@@ -374,3 +374,59 @@ fn a_peer_that_leaves_is_missed_also_while_the_guest_takes_no_frames() {
     drop(socket);
     is_cut_off(&machine, &device, rings);
 }
+
+#[test]
+fn a_card_goes_on_with_another_peer() {
+    let machine = FakeMachine::new(0x20_0000);
+    let (device, first) = card(&machine);
+    let driver = Driver::find(&machine, ADDRESS);
+    let mut rings = driver.start(FEATURES, &[64, 64], RINGS);
+    driver.unmask(2);
+    driver.write(0x10, &2_u16.to_le_bytes());
+    let vector = machine.msis.by_data(0x42).expect("it is on");
+    drop(first);
+    assert_eq!(vector.wait(0), 1);
+    assert_eq!(driver.config::<1>(6), [0]);
+    assert_eq!(device.stats()["connected"], false);
+    // What is no connection changes nothing.
+    let (datagram, _) = std::os::unix::net::UnixDatagram::pair().expect("sockets");
+    assert!(device.connect(datagram.into()).is_err());
+    assert_eq!(device.stats()["connected"], false);
+    let connect = || {
+        let (ours, theirs) = UnixStream::pair().expect("sockets");
+        let patience = Some(Duration::from_secs(60));
+        theirs.set_read_timeout(patience).expect("a socket");
+        device.connect(ours.into()).expect("another peer");
+        theirs
+    };
+    let mut second = connect();
+    assert_eq!(vector.wait(1), 2);
+    assert_eq!(driver.config::<1>(6), [1]);
+    assert_eq!(device.stats()["connected"], true);
+    let mut talk = |peer: &mut UnixStream, at: u64, seed: u8| {
+        rings[0].chain(&machine, &[(DATA + at, 1000, true)]);
+        driver.kick(0);
+        peer.write_all(&wire(&frame(50, seed))).expect("write");
+        rings[0].wait_used(&machine);
+        assert!(peek(&machine, DATA + at + 12, 50) == frame(50, seed));
+        offer(
+            &machine,
+            &mut rings[1],
+            DATA + 0x8000 + at,
+            &frame(100, seed),
+        );
+        driver.kick(1);
+        rings[1].wait_used(&machine);
+        assert!(read_frame(peer) == frame(100, seed));
+    };
+    talk(&mut second, 0, 3);
+    // One that is still there is left for the next.
+    let mut third = connect();
+    assert_eq!(second.read(&mut [0; 1]).expect("its end"), 0);
+    talk(&mut third, 0x1000, 4);
+    assert_eq!(driver.config::<1>(6), [1]);
+    let lost = Event::CardLost {
+        device: "net0".into(),
+    };
+    assert_eq!(*machine.requests.events.lock().unwrap(), [lost]);
+}

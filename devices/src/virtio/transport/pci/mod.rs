@@ -27,6 +27,8 @@ use crate::registry::{Context, CreateError};
 use crate::state::{Origin, Saved, Section, StateError};
 use crate::virtio::device::VirtioDevice;
 use layout::Function;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use transport::Core;
 use vmm_api::spec::{IoLimits, PciAddress};
@@ -126,6 +128,10 @@ impl Device for VirtioPci {
 
     fn limit(&self, limits: &IoLimits) -> bool {
         self.core.device().limit(limits)
+    }
+
+    fn connect(&self, socket: OwnedFd) -> io::Result<()> {
+        self.core.device().connect(socket)
     }
 
     fn held_back(&self) -> u64 {
