@@ -9,6 +9,13 @@
 //! have their turns in the order in which they came. So jobs that freeze again and again slow requests
 //! down, and stop neither them nor each other.
 //!
+//! Who waits at a door that was opened again has a place: the door is not shut before that one has come in.
+//! So a pending `enter()` is polled until it is done, or dropped, which gives the place up. One that is
+//! kept and not polled keeps everybody from freezing, for good. In particular, nobody who holds one
+//! awaits a `freeze()` of the same image; and nobody who is inside, or holds it frozen, enters or freezes
+//! it again before that is over. What a task waits for besides (a race, a job's pause) must drop its
+//! `enter()` when it stops polling it.
+//!
 //! Requests are counted in epochs. Space that a request has unmapped may be used again only when
 //! every request that began before is over, since it may still be reading or writing there.
 use std::collections::VecDeque;
@@ -370,6 +377,33 @@ mod tests {
                 drop(door.enter().await.unwrap());
                 let state = lock(&door.state);
                 assert_eq!((state.waiting, state.owed, state.freezers.len()), (0, 0, 0));
+            }
+        });
+    }
+
+    #[test]
+    fn who_has_a_place_and_does_not_come_in_is_waited_for() {
+        let ex = Executor::new(Engine::Auto).unwrap();
+        ex.block_on(async {
+            let door = Requests::default();
+            door.set_active(true);
+            for comes_in in [false, true] {
+                let frozen = door.freeze().await;
+                let mut enter = Box::pin(door.enter());
+                assert!(poll_fn(|cx| Poll::Ready(enter.as_mut().poll(cx).is_pending())).await);
+                drop(frozen);
+                // Not polled: nobody else gets the image for itself.
+                let mut freeze = Box::pin(door.freeze());
+                for _ in 0..3 {
+                    let pending = poll_fn(|cx| Poll::Ready(freeze.as_mut().poll(cx).is_pending()));
+                    assert!(pending.await);
+                    yield_now().await;
+                }
+                match comes_in {
+                    true => drop(enter.await.unwrap()),
+                    false => drop(enter),
+                }
+                drop(freeze.await);
             }
         });
     }

@@ -90,6 +90,24 @@ fn the_disk_that_comes_first_in_the_order_is_booted_and_booted_again() {
 }
 
 #[test]
+fn a_disk_outside_the_order_is_not_booted() {
+    skip_unless!(have_kvm(), "{NO_KVM}");
+    skip_unless!(have_firmware(), "{NO_FIRMWARE}");
+    let folder = tempfile::tempdir().unwrap();
+    let bootable = boot_sector::disk(folder.path(), 'A').unwrap();
+    let empty = folder.path().join("empty.raw");
+    fs::write(&empty, vec![0; 1 << 20]).unwrap();
+    let mut machine = Builder::firmware(Path::new(SEABIOS))
+        .disk(Disk::raw(bootable))
+        .disk(Disk::raw(empty).adjust(|blk| blk.boot_index = Some(1)))
+        .start()
+        .unwrap();
+    expect(&mut machine, "No bootable device");
+    let said = machine.serial.so_far();
+    assert!(!said.contains("boot sector"), "{said}");
+}
+
+#[test]
 fn a_file_that_is_no_firmware_is_refused_by_name() {
     skip_unless!(have_kvm(), "{NO_KVM}");
     let folder = tempfile::tempdir().unwrap();

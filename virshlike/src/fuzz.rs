@@ -1,4 +1,5 @@
-//! Bodies for fuzzing: plain functions from bytes, run bounded by tests and longer by a fuzzer.
+//! Bodies for fuzzing: plain functions from bytes, run bounded by tests and longer by a fuzzer. Each returns
+//! whether the bytes got to the heart of the matter, so that a test can hold that some do.
 
 use crate::model::{
     Domain, DumpOptions, Live, Network, complete, complete_network, inactive_xml, live_xml,
@@ -12,38 +13,37 @@ use std::path::Path;
 
 /// Any bytes as a domain definition. Reading it never panics; every refusal has a place inside the
 /// document; what is accepted is completed, stays what it is when it is written and read again, and its
-/// live form is a definition too.
-pub fn domain_xml(bytes: &[u8]) {
-    if let Ok(text) = std::str::from_utf8(bytes) {
-        read(text);
-    }
+/// live form is a definition too. Whether it was accepted.
+pub fn domain_xml(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_ok_and(read)
 }
 
 /// Any bytes as a network definition. As [`domain_xml`], and what is accepted makes settings of the DHCP
-/// and DNS server and rules of the firewall in which every line is one that we write.
-pub fn network_xml_text(bytes: &[u8]) {
-    if let Ok(text) = std::str::from_utf8(bytes) {
-        read_network(text);
-    }
+/// and DNS server and rules of the firewall in which every line is one that we write. Whether it was
+/// accepted.
+pub fn network_xml_text(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_ok_and(read_network)
 }
 
 /// Any bytes as an XPath expression, asked of a small definition: a place for every mistake.
-pub fn xpath(bytes: &[u8]) {
+/// Whether there is an answer.
+pub fn xpath(bytes: &[u8]) -> bool {
     const TEXT: &str = "<a b='1'><c x='2'>t<d/></c><c/><e:f xmlns:e='u'>3</e:f></a>";
     let (Ok(text), Ok(document)) = (std::str::from_utf8(bytes), Document::parse(TEXT, "t")) else {
-        return;
+        return false;
     };
     let answer = Query::parse(text).and_then(|query| query.evaluate(&document));
-    if let Err(mistake) = answer {
+    if let Err(mistake) = &answer {
         let columns = 1..=text.chars().count() + 2;
         assert!(columns.contains(&mistake.column), "{text}: {mistake}");
     }
+    answer.is_ok()
 }
 
-fn read_network(text: &str) {
+fn read_network(text: &str) -> bool {
     let mut document = match Document::parse(text, "t") {
         Ok(document) => document,
-        Err(errors) => return check_places(text, &errors),
+        Err(errors) => return refused(text, &errors),
     };
     let mut network = match Network::parse(&document) {
         Ok((network, warnings)) => {
@@ -53,11 +53,11 @@ fn read_network(text: &str) {
         }
         Err(errors) => {
             assert!(!errors.is_empty(), "refused without a reason");
-            return check_places(text, &errors);
+            return refused(text, &errors);
         }
     };
     if let Err(errors) = complete_network(&mut document, &mut network, |_| false) {
-        return check_places(text, &errors);
+        return refused(text, &errors);
     }
     let dump = network_xml(&document, None).expect("a dump");
     let mut again = Document::parse(&dump, "t").expect("well-formed");
@@ -69,6 +69,7 @@ fn read_network(text: &str) {
     let live = Document::parse(&live, "t").expect("well-formed");
     Network::parse(&live).expect("a live dump is a definition");
     check_settings(&network);
+    true
 }
 
 /// Nothing of a definition ends a line of the server's settings, or begins one; or ends a rule.
@@ -130,10 +131,10 @@ fn check_settings(network: &Network) {
     assert_eq!(script.matches('"').count() % 2, 0, "{script}");
 }
 
-fn read(text: &str) {
+fn read(text: &str) -> bool {
     let mut document = match Document::parse(text, "t") {
         Ok(document) => document,
-        Err(errors) => return check_places(text, &errors),
+        Err(errors) => return refused(text, &errors),
     };
     assert_eq!(document.as_str(), text);
     let mut domain = match Domain::parse(&document) {
@@ -144,11 +145,11 @@ fn read(text: &str) {
         }
         Err(errors) => {
             assert!(!errors.is_empty(), "refused without a reason");
-            return check_places(text, &errors);
+            return refused(text, &errors);
         }
     };
     if let Err(errors) = complete(&mut document, &mut domain) {
-        return check_places(text, &errors);
+        return refused(text, &errors);
     }
     let all = DumpOptions {
         security_info: true,
@@ -163,6 +164,12 @@ fn read(text: &str) {
     let live = live_xml(&document, &domain, &Live::default(), DumpOptions::default());
     let live = Document::parse(&live.expect("a dump"), "t").expect("well-formed");
     Domain::parse(&live).expect("a live dump is a definition");
+    true
+}
+
+fn refused(text: &str, errors: &Diagnostics) -> bool {
+    check_places(text, errors);
+    false
 }
 
 /// Every finding is somewhere in the text.

@@ -10,6 +10,7 @@ use crate::pci::{BarPlan, ECAM_BASE};
 use crate::registry::{self, Context, CreateError};
 use crate::state::{Origin, Saved, Section};
 use crate::testing::FakeMachine;
+use std::cell::Cell;
 use std::sync::Arc;
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace};
 use vmm_api::spec::{
@@ -31,6 +32,8 @@ pub(super) struct Pc {
     pub(super) machine: FakeMachine,
     chipset: Chipset,
     devices: Vec<Arc<dyn Device>>,
+    /// Interrupts that were taken from the PIC.
+    taken: Cell<u32>,
 }
 
 impl Pc {
@@ -76,6 +79,7 @@ impl Pc {
             machine,
             chipset,
             devices,
+            taken: Cell::new(0),
         })
     }
 
@@ -136,6 +140,7 @@ impl Pc {
             13 => {
                 if self.chipset.pic_pending() {
                     self.chipset.pic_acknowledge();
+                    self.taken.set(self.taken.get() + 1);
                 }
             }
             14 => self.chipset.ioapic_eoi(script.byte()),
@@ -205,8 +210,9 @@ fn specs() -> Vec<DeviceSpec> {
     ]
 }
 
-/// Ports, wired interrupts and the chipset. What was reached survives being saved and restored.
-pub fn ports(bytes: &[u8]) {
+/// Ports, wired interrupts and the chipset. What was reached survives being saved and restored. Whether an
+/// interrupt was taken.
+pub fn ports(bytes: &[u8]) -> bool {
     let mut script = Script::new(bytes);
     let pc = Pc::create(None).expect("empty buses");
     for _ in 0..STEPS {
@@ -216,6 +222,7 @@ pub fn ports(bytes: &[u8]) {
         pc.step(&mut script);
     }
     survives(&pc);
+    pc.taken.get() > 0
 }
 
 /// Saving changes nothing, and what it gives makes the same machine.
@@ -230,10 +237,19 @@ fn survives(pc: &Pc) {
     assert_eq!(other.save(), sections);
 }
 
-/// Configuration space through both of its ways, bridges, and BARs that come, go and move.
-pub fn pci(bytes: &[u8]) {
+/// Configuration space through both of its ways, bridges, and BARs that come, go and move. Whether a root
+/// port or a function behind one has changed.
+pub fn pci(bytes: &[u8]) -> bool {
     let mut script = Script::new(bytes);
     let pc = Pc::create(None).expect("empty buses");
+    let functions = || -> Vec<Section> {
+        let ours =
+            |section: &Section| section.device == "toy" || section.device.starts_with("pci.");
+        pc.save().into_iter().filter(ours).collect()
+    };
+    pc.pause();
+    let fresh = functions();
+    pc.resume();
     let (pio, mmio) = (&pc.machine.context.pio, &pc.machine.context.mmio);
     for _ in 0..STEPS {
         if script.is_over() {
@@ -277,4 +293,5 @@ pub fn pci(bytes: &[u8]) {
         }
     }
     survives(&pc);
+    functions() != fresh
 }

@@ -15,12 +15,13 @@ const HIGH_SIZE: usize = 0x1000;
 /// Where tables are.
 const TABLES: [u64; 4] = [0, 0x1000, HIGH, LOW as u64 - 64];
 
-/// Tables of any descriptors; chains are parsed, read and written.
-pub fn chains(bytes: &[u8]) {
+/// Tables of any descriptors; chains are parsed, read and written. Whether one could be read and written.
+pub fn chains(bytes: &[u8]) -> bool {
     let ranges = [(GuestAddress(0), LOW), (GuestAddress(HIGH), HIGH_SIZE)];
     let Ok(memory) = GuestMemory::from_ranges(&ranges) else {
-        return;
+        return false;
     };
+    let mut moved = false;
     let memory = Arc::new(memory);
     let mut script = Script::new(bytes);
     while !script.is_over() {
@@ -37,9 +38,10 @@ pub fn chains(bytes: &[u8]) {
         };
         let head = script.pick(&[0, 0, 1, 2, 15, 255, 0x7fff, 0xffff]);
         if let Ok(chain) = Chain::parse(Arc::clone(&memory), table, head) {
-            move_bytes(&chain, &mut script);
+            moved |= move_bytes(&chain, &mut script);
         }
     }
+    moved
 }
 
 fn descriptor(script: &mut Script<'_>) -> [u8; 16] {
@@ -65,8 +67,8 @@ fn descriptor(script: &mut Script<'_>) -> [u8; 16] {
     bytes
 }
 
-/// Reads and writes through a chain that was accepted, at and over its ends.
-fn move_bytes(chain: &Chain, script: &mut Script<'_>) {
+/// Reads and writes through a chain that was accepted, at and over its ends. Whether it has both.
+fn move_bytes(chain: &Chain, script: &mut Script<'_>) -> bool {
     let (readable, writable) = (chain.readable_len(), chain.writable_len());
     assert!(readable + writable < 1 << 32, "a chain of 4 GiB or more");
     let mut buffer = [0; 512];
@@ -81,10 +83,12 @@ fn move_bytes(chain: &Chain, script: &mut Script<'_>) {
         assert_eq!(chain.read_at(offset, &mut buffer), fits(readable));
         assert_eq!(chain.write_at(offset, &buffer), fits(writable));
     }
+    readable > 0 && writable > 0
 }
 
-/// Headers and ranges of disk requests of any shape, for disks of any size.
-pub fn block_request(bytes: &[u8]) {
+/// Headers and ranges of disk requests of any shape, for disks of any size. Whether one moves data.
+pub fn block_request(bytes: &[u8]) -> bool {
+    let mut moves = false;
     let mut script = Script::new(bytes);
     while !script.is_over() {
         let limits = Limits {
@@ -124,6 +128,7 @@ pub fn block_request(bytes: &[u8]) {
             ),
             Ok(Operation::Flush | Operation::GetId) | Err(_) => continue,
         };
+        moves |= !ranges.is_empty();
         assert!(len <= crate::virtio::block::request::MAX_TRANSFER);
         for (offset, len) in ranges {
             let end = offset.checked_add(len);
@@ -133,13 +138,17 @@ pub fn block_request(bytes: &[u8]) {
             );
         }
     }
+    moves
 }
 
-/// Commands of a network card's control queue.
-pub fn net_control(bytes: &[u8]) {
+/// Commands of a network card's control queue. Whether one is known.
+pub fn net_control(bytes: &[u8]) -> bool {
+    let mut known = false;
     for pairs in [0, 1, 2, 128, u16::MAX] {
         if let Some(wanted) = net::control_pairs(bytes, pairs) {
             assert!((1..=pairs).contains(&wanted), "{wanted} of {pairs} pairs");
+            known = true;
         }
     }
+    known
 }

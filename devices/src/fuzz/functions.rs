@@ -12,6 +12,7 @@ use crate::virtio::device::{DeviceInfo, VirtioDevice};
 use crate::virtio::queue::{Element, Virtqueue};
 use crate::virtio::transport::pci::VirtioPci;
 use crate::virtio::{FEATURE_EVENT_IDX, FEATURE_INDIRECT, FEATURE_VERSION_1, block, net};
+use serde_json::Value;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixStream};
@@ -102,8 +103,10 @@ pub(super) fn plug_toy(
     VirtioPci::create("toy", ADDRESS, device, &machine.context, origin)
 }
 
-/// The transport's registers, rings and saved state, with a device that does nothing by itself.
-pub fn transport(bytes: &[u8]) {
+/// The transport's registers, rings and saved state, with a device that does nothing by itself. Whether a
+/// request was served.
+pub fn transport(bytes: &[u8]) -> bool {
+    let mut served = false;
     let mut script = Script::new(bytes);
     let (machine, toy) = (FakeMachine::new(RAM), Toy::new());
     let device = plug_toy(&machine, &toy, Origin::Fresh).expect("a free slot");
@@ -116,7 +119,7 @@ pub fn transport(bytes: &[u8]) {
             break;
         }
         if script.below(4) == 0 {
-            serve(&toy, &mut kept, &mut script);
+            served |= serve(&toy, &mut kept, &mut script);
         } else {
             attacker.step(&mut script, features);
         }
@@ -141,19 +144,21 @@ pub fn transport(bytes: &[u8]) {
     device.resume();
     drop(device);
     assert!(machine.doorbells.live().is_empty() && machine.msis.live().is_empty());
+    served
 }
 
-/// What a device may do with its requests.
-fn serve(toy: &Toy, kept: &mut Vec<Element>, script: &mut Script<'_>) {
+/// What a device may do with its requests. Whether it finished one.
+fn serve(toy: &Toy, kept: &mut Vec<Element>, script: &mut Script<'_>) -> bool {
     let queues = toy.queues();
     let Some(queue) = queues.get(usize::from(script.byte()) % queues.len().max(1)) else {
-        return;
+        return false;
     };
     match script.below(8) {
         0 => drop(kept.pop()),
         1 => {
             if let Some(element) = kept.pop() {
                 element.complete(script.long());
+                return true;
             }
         }
         2 => {
@@ -169,27 +174,32 @@ fn serve(toy: &Toy, kept: &mut Vec<Element>, script: &mut Script<'_>) {
         5 => drop(queue.next_now()),
         6 => drop(queue.has_next()),
         _ => {
-            let Some(element) = queue.next() else { return };
+            let Some(element) = queue.next() else {
+                return false;
+            };
             let mut buffer = [0; 64];
             let offset = script.value();
             element.read_at(offset, &mut buffer);
             element.write_at(offset, &buffer);
             assert!(element.readable_len() + element.writable_len() < 1 << 32);
             element.complete(u32::from(script.byte()));
+            return true;
         }
     }
+    false
 }
 
-/// A driver against a device with a worker of its own; the host now and then makes it pause.
+/// A driver against a device with a worker of its own; the host now and then makes it pause. What the
+/// device has counted.
 fn attack(
     machine: &FakeMachine,
     device: &Arc<dyn Device>,
     queues: u16,
     script: &mut Script<'_>,
     host: impl FnMut(),
-) {
+) -> Value {
     let features = features(script);
-    attack_with(features, machine, device, queues, (script, host));
+    attack_with(features, machine, device, queues, (script, host))
 }
 
 /// As [`attack`], with features that the driver asks for.
@@ -199,7 +209,7 @@ fn attack_with(
     device: &Arc<dyn Device>,
     queues: u16,
     (script, mut host): (&mut Script<'_>, impl FnMut()),
-) {
+) -> Value {
     let mut attacker = Attacker::new(machine, ADDRESS, queues);
     attacker.start(features);
     for _ in 0..STEPS {
@@ -223,52 +233,65 @@ fn attack_with(
     }
     device.pause();
     device.save().expect("plain data");
-    device.stats();
+    device.stats()
 }
 
-/// A disk in memory.
-pub fn block(bytes: &[u8]) {
+/// Whether the device has counted any of these.
+fn counted(stats: &Value, what: &str) -> bool {
+    let number = stats.pointer(what).and_then(Value::as_u64);
+    number.unwrap_or_else(|| panic!("{what} is not in {stats}")) > 0
+}
+
+/// A disk in memory. Whether it was read or written.
+pub fn block(bytes: &[u8]) -> bool {
     let mut script = Script::new(bytes);
     let machine = FakeMachine::new(RAM);
     let setup = script.byte();
     let device =
         block::in_memory(ADDRESS, 1 << 20, setup & 1 == 1, &machine.context).expect("a disk");
     device.activate().expect("nobody else has it");
-    attack(&machine, &device, 1, &mut script, || {});
+    let stats = attack(&machine, &device, 1, &mut script, || {});
+    counted(&stats, "/read/requests") || counted(&stats, "/write/requests")
 }
 
-/// A network card; what it sends comes back to it.
-pub fn net(bytes: &[u8]) {
+/// A network card; what it sends comes back to it. Whether frames went both ways.
+pub fn net(bytes: &[u8]) -> bool {
     let mut script = Script::new(bytes);
     let machine = FakeMachine::new(RAM);
     let Ok((ours, theirs)) = UnixDatagram::pair() else {
-        return;
+        return false;
     };
     theirs.set_nonblocking(true).expect("a socket");
     let device =
         net::on_sockets(ADDRESS, vec![OwnedFd::from(ours)], &machine.context).expect("a card");
     let mut frame = [0; 2048];
-    attack(&machine, &device, 2, &mut script, || {
+    let stats = attack(&machine, &device, 2, &mut script, || {
         let got = theirs.recv(&mut frame).unwrap_or(200);
         // A full socket drops frames, as networks do.
         let _ = theirs.send(&frame[..got]);
     });
+    both_ways(&stats)
 }
 
-/// A network card whose peer on a stream says what the script says, and now and then frames.
-pub fn net_stream(bytes: &[u8]) {
+fn both_ways(stats: &Value) -> bool {
+    counted(stats, "/rx/packets") && counted(stats, "/tx/packets")
+}
+
+/// A network card whose peer on a stream says what the script says, and now and then frames. Whether
+/// frames went both ways.
+pub fn net_stream(bytes: &[u8]) -> bool {
     frames(bytes);
     let mut script = Script::new(bytes);
     let machine = FakeMachine::new(RAM);
     let Ok((ours, mut theirs)) = UnixStream::pair() else {
-        return;
+        return false;
     };
     theirs.set_nonblocking(true).expect("a socket");
     let raw = script.byte() < 32;
     let device = net::on_stream(ADDRESS, OwnedFd::from(ours), &machine.context).expect("a card");
     let mut words = bytes.chunks(97).cycle();
     let mut sink = [0; 4096];
-    attack(&machine, &device, 2, &mut script, || {
+    let stats = attack(&machine, &device, 2, &mut script, || {
         let word = words.next().unwrap_or_default();
         if !raw {
             // A full socket takes a part of it: a length in the middle of a frame, later.
@@ -277,6 +300,7 @@ pub fn net_stream(bytes: &[u8]) {
         let _ = theirs.write(word);
         let _ = theirs.read(&mut sink);
     });
+    both_ways(&stats)
 }
 
 /// What is found in a stream is what is in it, in whatever pieces it comes.
@@ -312,8 +336,9 @@ fn frames(bytes: &[u8]) {
     assert!(bytes.starts_with(&found), "frames that nobody sent");
 }
 
-/// A balloon whose host changes its mind; its features are agreed on as often as not.
-pub fn balloon(bytes: &[u8]) {
+/// A balloon whose host changes its mind; its features are agreed on as often as not. Whether it was
+/// inflated.
+pub fn balloon(bytes: &[u8]) -> bool {
     let mut script = Script::new(bytes);
     let machine = FakeMachine::new(RAM);
     let spec = DeviceSpec {
@@ -338,15 +363,16 @@ pub fn balloon(bytes: &[u8]) {
         assert!(device.held_back() <= (RAM as u64) + (1 << 20));
         device.stats();
     };
-    attack_with(features, &machine, &device, 4, (&mut script, host));
+    let stats = attack_with(features, &machine, &device, 4, (&mut script, host));
+    counted(&stats, "/inflated_pages")
 }
 
-/// An entropy source that gives zeroes, and ends.
-pub fn rng(bytes: &[u8]) {
+/// An entropy source that gives zeroes, and ends. Whether some were given.
+pub fn rng(bytes: &[u8]) -> bool {
     let mut script = Script::new(bytes);
     let machine = FakeMachine::new(RAM);
     let Ok((ours, mut theirs)) = UnixStream::pair() else {
-        return;
+        return false;
     };
     theirs.set_nonblocking(true).expect("a socket");
     machine.context.files.add(7, OwnedFd::from(ours));
@@ -360,15 +386,17 @@ pub fn rng(bytes: &[u8]) {
         }),
     };
     let device = registry::create(&spec, &machine.context, Origin::Fresh).expect("a source");
-    attack(&machine, &device, 1, &mut script, || {
+    let stats = attack(&machine, &device, 1, &mut script, || {
         // A full pipe takes no more.
         let _ = theirs.write(&[0; 256]);
         let _ = theirs.read(&mut [0; 1]);
     });
+    counted(&stats, "/bytes")
 }
 
-/// A graphics card with a viewer, and what it saves taken up by another one.
-pub fn gpu(bytes: &[u8]) {
+/// A graphics card with a viewer, and what it saves taken up by another one. Whether a picture of the
+/// guest's was shown.
+pub fn gpu(bytes: &[u8]) -> bool {
     let mut script = Script::new(bytes);
     let machine = FakeMachine::new(RAM);
     let spec = DeviceSpec {
@@ -382,14 +410,15 @@ pub fn gpu(bytes: &[u8]) {
     let device = registry::create(&spec, &machine.context, Origin::Fresh).expect("a card");
     let display = Arc::clone(&machine.context.display);
     let viewer = display.look();
-    let seeds = Commands::new(&mut script);
-    attack(&machine, &device, 2, &mut script, || {
-        seeds.write(&machine);
+    let commands = Commands::new(&mut script);
+    let mut shown = false;
+    let stats = attack(&machine, &device, 2, &mut script, || {
+        commands.write(&machine);
         let news = viewer.take().unwrap_or_default();
         let (width, height) = display.size();
         for rect in news.rects {
             assert!(rect.is_within(width, height) || news.size.is_none());
-            display.copy(rect);
+            shown |= display.copy(rect).iter().any(|byte| *byte != 0);
         }
         display.wish(width / 2, height * 2);
     });
@@ -400,6 +429,7 @@ pub fn gpu(bytes: &[u8]) {
     let restored = registry::create(&spec, &other.context, Origin::Restored(&sections));
     let again = restored.expect("its own state").save().expect("plain data");
     assert_eq!(again, Saved::Sections(sections));
+    shown && counted(&stats, "/bytes")
 }
 
 /// Graphics commands with numbers from the script, written where the attacker's buffers are.
@@ -430,8 +460,8 @@ impl Commands {
     }
 }
 
-/// A tablet, and somebody who points.
-pub fn input(bytes: &[u8]) {
+/// A keyboard or something to point with, and somebody who uses it. Whether the driver was told.
+pub fn input(bytes: &[u8]) -> bool {
     let mut script = Script::new(bytes);
     let machine = FakeMachine::new(RAM);
     let model = script.pick(&[InputModel::Keyboard, InputModel::Tablet, InputModel::Mouse]);
@@ -443,10 +473,11 @@ pub fn input(bytes: &[u8]) {
     let device = registry::create(&spec, &machine.context, Origin::Fresh).expect("a device");
     let display = Arc::clone(&machine.context.display);
     let mut at = Pointer::default();
-    attack(&machine, &device, 2, &mut script, || {
+    let stats = attack(&machine, &device, 2, &mut script, || {
         at.x = at.x.wrapping_mul(7).wrapping_add(1);
         at.buttons = at.buttons.wrapping_add(1);
         display.pointer(at);
         display.key(u16::from(at.buttons), at.x % 2 == 0);
     });
+    counted(&stats, "/events")
 }

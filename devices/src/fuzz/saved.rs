@@ -7,8 +7,8 @@ use serde_json::Value;
 /// Steps before the machine is saved, and after it was restored.
 const STEPS: usize = 60;
 
-/// Any change to the state of any device.
-pub fn saved_state(bytes: &[u8]) {
+/// Any change to the state of any device. Whether it was accepted.
+pub fn saved_state(bytes: &[u8]) -> bool {
     let mut script = Script::new(bytes);
     let pc = Pc::create(None).expect("empty buses");
     for _ in 0..script.below(STEPS as u16) {
@@ -30,7 +30,7 @@ pub fn saved_state(bytes: &[u8]) {
         }
     }
     let Ok(other) = Pc::create(Some(&sections)) else {
-        return;
+        return false;
     };
     // What was accepted is what it is.
     let accepted = other.save();
@@ -44,6 +44,7 @@ pub fn saved_state(bytes: &[u8]) {
     }
     other.pause();
     other.save();
+    true
 }
 
 /// Values in it that hold no others.

@@ -1,6 +1,7 @@
 //! Every fuzz body by name, with inputs to begin with.
 //!
-//! A body is a plain function from bytes that panics when it finds something. `tests/bounded.rs` runs each
+//! A body is a plain function from bytes that panics when it finds something, and returns whether the bytes
+//! got to the heart of what it is about. `tests/bounded.rs` runs each
 //! for a bounded number of rounds on every CI run; the program `fuzz` is a seeded mutation loop for longer
 //! runs on stable Rust; `fuzz_targets/` wraps the same bodies for cargo-fuzz, which follows coverage.
 //!
@@ -21,9 +22,9 @@ pub struct Target {
     pub name: &'static str,
     /// Whose input it is.
     pub about: &'static str,
-    /// The body.
-    pub body: fn(&[u8]),
-    /// Inputs that reach something.
+    /// The body; whether the input got to the heart of the matter.
+    pub body: fn(&[u8]) -> bool,
+    /// Inputs that reach something, the first of them the heart of the matter.
     pub seeds: fn() -> Vec<Vec<u8>>,
     /// Rounds of a bounded run: some seconds in a debug build.
     pub rounds: u32,
@@ -35,98 +36,98 @@ pub const TARGETS: &[Target] = &[
         "chains",
         "virtio descriptor chains",
         devices::fuzz::chains,
-        seeds::scripts,
+        || seeds::scripts(devices::fuzz::seeds::chains()),
         2000,
     ),
     target(
         "transport",
         "virtio-pci registers, rings, MSI-X",
         devices::fuzz::transport,
-        seeds::scripts,
+        || seeds::scripts(devices::fuzz::seeds::transport()),
         400,
     ),
     target(
         "block-request",
         "disk requests",
         devices::fuzz::block_request,
-        seeds::scripts,
+        || seeds::scripts(devices::fuzz::seeds::block_request()),
         3000,
     ),
     target(
         "block",
         "a disk with its worker",
         devices::fuzz::block,
-        seeds::scripts,
+        || seeds::scripts(devices::fuzz::seeds::block()),
         150,
     ),
     target(
         "net",
         "a network card with its worker",
         devices::fuzz::net,
-        seeds::scripts,
+        || seeds::scripts(devices::fuzz::seeds::net()),
         150,
     ),
     target(
         "net-stream",
         "a network card's driver and its peer on a stream",
         devices::fuzz::net_stream,
-        seeds::scripts,
+        || seeds::scripts(devices::fuzz::seeds::net_stream()),
         150,
     ),
     target(
         "net-control",
         "a network card's control queue",
         devices::fuzz::net_control,
-        seeds::scripts,
+        || seeds::scripts(devices::fuzz::seeds::net_control()),
         3000,
     ),
     target(
         "rng",
         "an entropy source with its worker",
         devices::fuzz::rng,
-        seeds::scripts,
+        || seeds::scripts(devices::fuzz::seeds::rng()),
         150,
     ),
     target(
         "gpu",
         "a graphics card with its worker",
         devices::fuzz::gpu,
-        seeds::scripts,
+        || seeds::scripts(devices::fuzz::seeds::gpu()),
         150,
     ),
     target(
         "input",
         "an input device, its worker and its user",
         devices::fuzz::input,
-        seeds::scripts,
+        || seeds::scripts(devices::fuzz::seeds::input()),
         150,
     ),
     target(
         "balloon",
         "a memory balloon with its worker",
         devices::fuzz::balloon,
-        seeds::scripts,
+        || seeds::scripts(devices::fuzz::seeds::balloon()),
         150,
     ),
     target(
         "pci",
         "configuration space, bridges, BARs",
         devices::fuzz::pci,
-        seeds::scripts,
+        || seeds::scripts(devices::fuzz::seeds::pci()),
         200,
     ),
     target(
         "ports",
         "legacy ports and interrupt controllers",
         devices::fuzz::ports,
-        seeds::scripts,
+        || seeds::scripts(devices::fuzz::seeds::ports()),
         200,
     ),
     target(
         "saved-state",
         "sections of saved state",
         devices::fuzz::saved_state,
-        seeds::scripts,
+        || seeds::scripts(devices::fuzz::seeds::saved_state()),
         200,
     ),
     target(
@@ -204,7 +205,7 @@ pub const TARGETS: &[Target] = &[
         "qcow2-write",
         "qcow2 images, written and checked",
         images::fuzz::open_write_check,
-        seeds::images,
+        seeds::scripted_images,
         50,
     ),
     target(
@@ -213,6 +214,13 @@ pub const TARGETS: &[Target] = &[
         images::fuzz::vmdk,
         seeds::vmdk,
         200,
+    ),
+    target(
+        "nbd",
+        "a client of an NBD server",
+        images::fuzz::nbd_client,
+        seeds::nbd,
+        300,
     ),
     target(
         "qcow2-bitmaps",
@@ -226,7 +234,7 @@ pub const TARGETS: &[Target] = &[
 const fn target(
     name: &'static str,
     about: &'static str,
-    body: fn(&[u8]),
+    body: fn(&[u8]) -> bool,
     seeds: fn() -> Vec<Vec<u8>>,
     rounds: u32,
 ) -> Target {
@@ -250,7 +258,9 @@ pub fn find(name: &str) -> Option<&'static Target> {
 /// When there is none, and when the body finds something.
 pub fn run(name: &str, bytes: &[u8]) {
     match find(name) {
-        Some(target) => (target.body)(bytes),
+        Some(target) => {
+            (target.body)(bytes);
+        }
         None => panic!("no body is called {name}"),
     }
 }

@@ -73,6 +73,7 @@ fn explore(target: &'static Target, args: &Args) -> bool {
     watch(target, &current, &round);
     let until = Instant::now() + Duration::from_secs(args.seconds);
     let mut waiting = inputs.iter();
+    let mut deep = 0;
     while Instant::now() < until {
         let input = waiting
             .next()
@@ -83,6 +84,7 @@ fn explore(target: &'static Target, args: &Args) -> bool {
             .unwrap_or_else(PoisonError::into_inner)
             .clone_from(&input);
         let result = std::panic::catch_unwind(|| (target.body)(&input));
+        deep += u64::from(matches!(result, Ok(true)));
         round.fetch_add(1, Ordering::SeqCst);
         if result.is_err() || PANICS.load(Ordering::SeqCst) > 0 {
             let path = keep(target, &input);
@@ -98,7 +100,7 @@ fn explore(target: &'static Target, args: &Args) -> bool {
     }
     let rounds = round.swap(u64::MAX, Ordering::SeqCst);
     println!(
-        "{}: {rounds} rounds in {} s, nothing found ({})",
+        "{}: {rounds} rounds in {} s, {deep} of them deep, nothing found ({})",
         target.name, args.seconds, target.about
     );
     true

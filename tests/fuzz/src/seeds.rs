@@ -4,13 +4,22 @@ use crate::mutate::Random;
 use images::Format;
 use images::ops::create::{CreateOptions, create_on};
 use images::storage::{MemoryStorage, Storage};
+use uuid::Uuid;
+use vmm_api::spec::{
+    BootSpec, CpuSpec, DeviceKind, DeviceSpec, EndActions, Fd, HostSpec, MACHINE_NEWEST,
+    MachineSpec, MemorySpec, NamedFd, Origin, PciAddress, PvPanicSpec, RootPortSpec, SPEC_VERSION,
+};
 
-/// Scripts of chance: bodies that read one get somewhere with any bytes.
-pub(crate) fn scripts() -> Vec<Vec<u8>> {
+/// What begins a request of NBD.
+const NBD_REQUEST: u32 = 0x2560_9513;
+
+/// A script that does what a proper driver does, that one with chance behind it, and chance alone: bodies
+/// that read one get somewhere with any bytes.
+pub(crate) fn scripts(proper: Vec<u8>) -> Vec<Vec<u8>> {
     let mut random = Random::new(1);
-    [16, 64, 256, 1024, 4096, 4096, 8192]
-        .map(|length| random.bytes(length))
-        .into()
+    let chance = [16, 64, 256, 1024, 4096, 4096, 8192].map(|length| random.bytes(length));
+    let more = [&proper[..], &random.bytes(1024)].concat();
+    [vec![proper, more], chance.into()].concat()
 }
 
 pub(crate) fn console() -> Vec<Vec<u8>> {
@@ -22,9 +31,17 @@ pub(crate) fn console() -> Vec<Vec<u8>> {
     lines.map(Into::into).into()
 }
 
-/// A client that has come in and says one of everything.
+/// A client that has come in and says one of everything: at once, without reading, and in part.
 pub(crate) fn vnc() -> Vec<Vec<u8>> {
-    let enter = b"RFB 003.008\n\x01\x01";
+    let all = said_by_viewers().into_iter();
+    let first = [&[2][..], &viewer()].concat();
+    all.map(|bytes| [&[0][..], &bytes].concat())
+        .chain([first])
+        .collect()
+}
+
+/// A viewer's words: it comes in, asks for the picture, types, points, and asks again.
+fn viewer() -> Vec<u8> {
     let encodings = [2, 0, 0, 2, 0, 0, 0, 16, 0xff, 0xff, 0xfe, 0xcc];
     let request = [3, 0, 0, 0, 0, 0, 1, 0, 1, 0];
     let rest = [
@@ -34,9 +51,15 @@ pub(crate) fn vnc() -> Vec<Vec<u8>> {
         &[255, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 30],
         &request,
     ];
+    let enter = b"RFB 003.008\n\x01\x01";
+    [&enter[..], &encodings, &request, &rest.concat()].concat()
+}
+
+fn said_by_viewers() -> Vec<Vec<u8>> {
+    let request = [3, 0, 0, 0, 0, 0, 1, 0, 1, 0];
     vec![
-        [&enter[..], &encodings, &request, &rest.concat()].concat(),
-        [&enter[..], &request, &request].concat(),
+        viewer(),
+        [&b"RFB 003.008\n\x01\x01"[..], &request, &request].concat(),
         b"RFB 003.003\n\x01".to_vec(),
         b"GET / HTTP/1.1\r\n\r\n".to_vec(),
     ]
@@ -51,17 +74,18 @@ pub(crate) fn vnc_web() -> Vec<Vec<u8>> {
         let masked: Vec<u8> = masked.take(length.into()).collect();
         [&[0x80 | kind, 0x80 | length][..], &mask, &masked].concat()
     };
-    let said = vnc().into_iter().map(|bytes| {
+    let said = said_by_viewers().into_iter().map(|bytes| {
         let frames = [frame(2, &bytes), frame(9, b"there?"), frame(8, b"")];
         [&[0][..], &frames.concat()].concat()
     });
     let requests = [
         "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
+         Origin: http://x\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
          Sec-WebSocket-Protocol: base64, binary\r\n\r\n",
         "POST / HTTP/1.0\r\n\r\n",
     ];
-    let requests = requests.map(|text| [&[0x80][..], text.as_bytes()].concat());
+    let requests = requests.map(|text| [&[1][..], text.as_bytes()].concat());
     said.chain(requests).collect()
 }
 
@@ -101,26 +125,51 @@ pub(crate) fn control() -> Vec<Vec<u8>> {
     ]
 }
 
+/// A machine with a kernel and two devices; and a text that is none.
 pub(crate) fn specs() -> Vec<Vec<u8>> {
-    vec![
-        serde_json::json!({
-            "version": vmm_api::spec::SPEC_VERSION,
-            "name": "a",
-            "uuid": "91b72d56-7f74-4bd8-85d0-29f821a332e4",
-            "machine": vmm_api::spec::MACHINE_NEWEST,
-            "cpus": vmm_api::spec::CpuSpec::fixed(2),
-            "memory": vmm_api::spec::MemorySpec::anonymous(128 << 20),
-            "boot": {"type": "kernel", "kernel": {"fd": 3, "name": "k"}, "cmdline": "quiet"},
-            "devices": [
-                {"id": "panic0", "address": null, "kind": {"pv-panic": {}}},
-                {"id": "pci.1", "address": "0000:00:02.0",
-                 "type": "pcie-root-port", "bus": 1, "port": 1, "chassis": 1},
-            ],
-            "host": {"kvm": 4},
-        })
-        .to_string()
-        .into_bytes(),
-    ]
+    let device = |id: &str, address, kind| DeviceSpec {
+        id: id.into(),
+        address,
+        kind,
+    };
+    let port = RootPortSpec {
+        bus: 1,
+        port: 1,
+        chassis: 1,
+    };
+    let spec = MachineSpec {
+        version: SPEC_VERSION,
+        name: "a".into(),
+        uuid: Uuid::from_u128(0x91b7_2d56_7f74_4bd8_85d0_29f8_21a3_32e4),
+        machine: MACHINE_NEWEST.into(),
+        cpus: CpuSpec::fixed(2),
+        memory: MemorySpec::anonymous(128 << 20),
+        boot: BootSpec::Kernel {
+            kernel: NamedFd {
+                fd: Fd(3),
+                name: "k".into(),
+            },
+            initrd: None,
+            cmdline: "quiet".into(),
+        },
+        end_actions: EndActions::default(),
+        rtc_offset: 0,
+        devices: vec![
+            device("panic0", None, DeviceKind::PvPanic(PvPanicSpec {})),
+            device(
+                "pci.1",
+                PciAddress::new(0, 2, 0),
+                DeviceKind::PcieRootPort(port),
+            ),
+        ],
+        origin: Origin::Fresh,
+        host: HostSpec {
+            kvm: Some(Fd(4)),
+            ..HostSpec::default()
+        },
+    };
+    let text = spec.to_json().expect("plain data");
+    vec![text, b"{\"version\": 1, \"devices\": []}".to_vec()]
 }
 
 pub(crate) fn snapshots() -> Vec<Vec<u8>> {
@@ -183,6 +232,13 @@ pub(crate) fn images() -> Vec<Vec<u8>> {
     all
 }
 
+/// The same with those first that the body takes that writes.
+pub(crate) fn scripted_images() -> Vec<Vec<u8>> {
+    let mut all = images();
+    all.reverse();
+    all
+}
+
 /// Bitmap directories as they are written, behind a count and a place at which tables begin.
 pub(crate) fn bitmaps() -> Vec<Vec<u8>> {
     let entry = |table: u64, entries: u32, flags: u32, name: &[u8]| {
@@ -208,6 +264,55 @@ pub(crate) fn bitmaps() -> Vec<Vec<u8>> {
             [&[2, half][..], &directory, &table].concat()
         })
         .collect()
+}
+
+fn option(out: &mut Vec<u8>, number: u32, data: &[u8]) {
+    out.extend(b"IHAVEOPT");
+    out.extend(number.to_be_bytes());
+    out.extend((data.len() as u32).to_be_bytes());
+    out.extend(data);
+}
+
+fn request(out: &mut Vec<u8>, kind: u16, flags: u16, offset: u64, len: u32) {
+    out.extend(NBD_REQUEST.to_be_bytes());
+    out.extend(flags.to_be_bytes());
+    out.extend(kind.to_be_bytes());
+    out.extend(out.len().to_be_bytes());
+    out.extend(offset.to_be_bytes());
+    out.extend(len.to_be_bytes());
+}
+
+/// Every request there is, in both kinds of replies.
+pub(crate) fn nbd() -> Vec<Vec<u8>> {
+    let mut structured = 3u32.to_be_bytes().to_vec();
+    option(&mut structured, 3, &[]);
+    option(&mut structured, 5, &[]);
+    option(&mut structured, 8, &[]);
+    let mut query = vec![0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 15];
+    query.extend(b"base:allocation");
+    option(&mut structured, 9, &query);
+    option(&mut structured, 10, &query);
+    option(&mut structured, 6, &[0, 0, 0, 0, 0, 3, 0, 1, 0, 2, 0, 3]);
+    option(&mut structured, 7, &[0, 0, 0, 0, 0, 1, 0, 3]);
+    let mut plain = 1u32.to_be_bytes().to_vec();
+    option(&mut plain, 1, &[]);
+    for seed in [&mut structured, &mut plain] {
+        request(seed, 0, 0, 4096, 8192);
+        request(seed, 0, 4, 1, 3);
+        request(seed, 1, 1, 512, 700);
+        seed.extend([5; 700]);
+        request(seed, 3, 0, 0, 0);
+        request(seed, 4, 1, 8192, 65536);
+        request(seed, 6, 2 | 16, 100, 50_000);
+        request(seed, 6, 0, 0, 4096);
+        request(seed, 5, 0, 0, 262_144);
+        request(seed, 7, 0, 0, 262_144);
+        request(seed, 7, 8, 7, 100);
+        request(seed, 0, 0, 262_143, 2);
+        request(seed, 0, 0, 0, 0);
+        request(seed, 2, 0, 0, 0);
+    }
+    vec![structured, plain]
 }
 
 /// Small vmdk disks: a descriptor by itself, and files of plain, of compressed and of streamed grains.
@@ -246,5 +351,5 @@ pub(crate) fn vmdk() -> Vec<Vec<u8>> {
     let mut streamed = file(0x1_0001, 1, u64::MAX);
     streamed.extend_from_slice(&packed[..512]);
     streamed.extend([0; 512]);
-    vec![TEXT.to_vec(), plain, packed, streamed]
+    vec![plain, packed, streamed, TEXT.to_vec()]
 }

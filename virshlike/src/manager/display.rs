@@ -13,7 +13,7 @@ use crate::runtime::record::{RunRecord, VncPlace};
 use crate::runtime::rundir::RunDir;
 use std::fs::File;
 use std::io::{BufReader, ErrorKind, Seek};
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
@@ -117,6 +117,29 @@ pub(super) fn open(
     });
     record.vnc = Some(place);
     Ok(())
+}
+
+/// The warning for a VNC server that anybody who reaches this host may use.
+pub(super) fn exposed(model: &model::Domain) -> Option<String> {
+    let graphics = model.graphics.iter().find(|one| one.kind == "vnc")?;
+    let beyond = graphics.listens.iter().find_map(|listen| match listen {
+        GraphicsListen::Address(address) => Some(address).filter(|address| !is_loopback(address)),
+        _ => None,
+    })?;
+    graphics.password.is_none().then(|| {
+        format!(
+            "VNC listens on {beyond} without a password: whoever reaches that address sees and uses the \
+             guest; listen on 127.0.0.1 and come through 'ssh -L', or set passwd in <graphics>"
+        )
+    })
+}
+
+/// Whether only this host reaches it. Names other than the usual one are not looked up.
+fn is_loopback(address: &str) -> bool {
+    match address.parse::<IpAddr>() {
+        Ok(ip) => ip.to_canonical().is_loopback(),
+        Err(_) => address == "localhost",
+    }
 }
 
 /// A listening socket: on this port, or on the first free one from `from`.
@@ -271,5 +294,34 @@ mod tests {
         assert!(error.message.contains(&port.to_string()));
         drop(first);
         assert!(bind("no such address", None, FIRST_PORT).is_err());
+    }
+
+    #[test]
+    fn a_display_that_anybody_may_use_is_told() {
+        let warning = |graphics: &str| {
+            let text = format!(
+                "<domain type='kvm'><name>a</name><memory>65536</memory><os><type>hvm</type>\
+                 <kernel>/k</kernel></os><devices>{graphics}</devices></domain>"
+            );
+            let document = crate::xml::Document::parse(&text, "a.xml").unwrap();
+            exposed(&model::Domain::parse(&document).unwrap().0)
+        };
+        for open in ["0.0.0.0", "::", "10.0.0.1", "host.example.org"] {
+            let graphics = format!("<graphics type='vnc' listen='{open}'/>");
+            let told = warning(&graphics).expect(open);
+            assert!(told.contains(open) && told.contains("ssh -L"), "{told}");
+            let graphics = format!("<graphics type='vnc' listen='{open}' passwd='x'/>");
+            assert_eq!(warning(&graphics), None);
+        }
+        for closed in [
+            "",
+            "<graphics type='vnc'/>",
+            "<graphics type='vnc' listen='127.0.0.1'/>",
+            "<graphics type='vnc' listen='::1'/>",
+            "<graphics type='vnc' listen='localhost'/>",
+            "<graphics type='vnc' socket='/run/x'/>",
+        ] {
+            assert_eq!(warning(closed), None, "{closed}");
+        }
     }
 }

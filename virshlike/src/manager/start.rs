@@ -249,6 +249,7 @@ impl Manager {
         let descriptors = &mut built.descriptors;
         streams::open(spec, descriptors, &checked.model, dir, &logs, record)?;
         display::open(spec, descriptors, &checked.model, dir, record)?;
+        built.warnings.extend(display::exposed(&checked.model));
         spec.host.control = Some(descriptors.keep(dir.listen(CONTROL)?));
         spec.host.end_reason = Some(descriptors.keep(dir.create_end()?));
         for (file, path) in self.core_files(&checked.model)? {

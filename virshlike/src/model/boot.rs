@@ -9,7 +9,8 @@
 //!
 //! The first disk is the one that libvirt puts first: buses in the order in which the document comes
 //! to them, names (`vda`, `vdb`) in the order of the alphabet on each. A drive without a medium is
-//! passed over. Firmware tries what has no place in the order after everything that has.
+//! passed over. Firmware does not try what has no place in the order, as with libvirt, which starts QEMU
+//! with `-boot strict=on`: without anything to boot it says so and waits. Its menu still shows everything.
 
 use super::device::{Disk, DiskDevice};
 use super::domain::{BootDevice, Domain};

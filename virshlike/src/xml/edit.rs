@@ -133,12 +133,20 @@ impl Layout {
     }
 }
 
+/// Where a new element goes among those of its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    First,
+    Last,
+}
+
 #[derive(Debug, Clone)]
 enum Op {
     SetAttribute(NodeId, String, String),
     RemoveAttribute(NodeId, String),
     SetText(NodeId, String),
-    Insert(NodeId, NewElement, &'static [&'static str]),
+    Insert(NodeId, NewElement, &'static [&'static str], Side),
+    Replace(NodeId, NewElement),
     Remove(NodeId),
 }
 
@@ -177,7 +185,22 @@ impl Edits {
     /// `order` names the children in the order that they are written in; the new one goes behind
     /// the last that does not come after it.
     pub fn insert(&mut self, parent: NodeId, element: NewElement, order: &'static [&'static str]) {
-        self.0.push(Op::Insert(parent, element, order));
+        self.0.push(Op::Insert(parent, element, order, Side::Last));
+    }
+
+    /// As [`Edits::insert`], in front of the others of its name.
+    pub fn insert_first(
+        &mut self,
+        parent: NodeId,
+        element: NewElement,
+        order: &'static [&'static str],
+    ) {
+        self.0.push(Op::Insert(parent, element, order, Side::First));
+    }
+
+    /// Puts an element where another one is.
+    pub fn replace(&mut self, node: NodeId, element: NewElement) {
+        self.0.push(Op::Replace(node, element));
     }
 
     /// Removes an element, with its line when it stands alone on it.
@@ -230,9 +253,10 @@ impl Document {
                 }
                 Op::SetText(id, text) => splices.push(self.set_text_splice(id, &text)),
                 Op::Remove(id) => splices.push(self.remove_splice(id)),
-                Op::Insert(parent, element, order) => {
+                Op::Replace(id, element) => splices.push(self.replace_splice(id, &element)),
+                Op::Insert(parent, element, order, side) => {
                     if self.element(parent).children().next().is_some() {
-                        splices.push(self.insert_splice(parent, &element, order));
+                        splices.push(self.insert_splice(parent, &element, (order, side)));
                     } else {
                         let entry = (rank(order, element.name()), element);
                         match inserts.iter_mut().find(|(id, _)| *id == parent) {
@@ -354,12 +378,32 @@ impl Document {
         }
     }
 
-    fn insert_splice(&self, parent: NodeId, element: &NewElement, order: &[&str]) -> Splice {
+    fn replace_splice(&self, id: NodeId, element: &NewElement) -> Splice {
+        let whole = self.node(id).whole;
+        let mut text = String::new();
+        element.render(&mut text, &self.layout_beside(self.element(id)));
+        Splice {
+            start: whole.start as usize,
+            end: whole.end as usize,
+            rank: 0,
+            text,
+        }
+    }
+
+    fn insert_splice(
+        &self,
+        parent: NodeId,
+        element: &NewElement,
+        (order, side): (&[&str], Side),
+    ) -> Splice {
         let own = rank(order, element.name());
         let previous = self
             .element(parent)
             .children()
-            .filter(|child| rank(order, child.name()) <= own)
+            .filter(|child| {
+                let rank = rank(order, child.name());
+                rank < own || (rank == own && side == Side::Last)
+            })
             .last();
         let first = self.element(parent).children().next();
         let mut text = String::new();

@@ -14,15 +14,15 @@ use vmm_api::state::{Job, PauseReason, RunState, decide};
 const MOST: usize = 64 << 10;
 
 /// Lines that a client sends as frames; a line that begins with an exclamation mark goes out as it is.
-/// The first frame should be a hello.
-pub fn control(bytes: &[u8]) {
+/// The first frame should be a hello. Whether a request got through.
+pub fn control(bytes: &[u8]) -> bool {
     let (Ok((mut client, server)), Ok(inbox), Ok(outbox)) =
         (UnixStream::pair(), Inbox::new(), Outbox::new())
     else {
-        return;
+        return false;
     };
     let Ok(mut connection) = Connection::new(server) else {
-        return;
+        return false;
     };
     let mut sent = Vec::new();
     for line in bytes.split(|byte| *byte == b'\n') {
@@ -36,7 +36,7 @@ pub fn control(bytes: &[u8]) {
     }
     sent.truncate(MOST);
     if client.write_all(&sent).is_err() || client.shutdown(Shutdown::Write).is_err() {
-        return;
+        return false;
     }
     // It has closed: however it went, this ends.
     let over = take_frames(&mut connection, 1, &inbox, &outbox);
@@ -47,7 +47,9 @@ pub fn control(bytes: &[u8]) {
             reasons: [PauseReason::User].into(),
         },
     ];
+    let mut asked = false;
     while let Some(note) = inbox.take() {
+        asked = true;
         let Note::Client(request, mut ticket) = note else {
             panic!("a client left {note:?}")
         };
@@ -60,4 +62,5 @@ pub fn control(bytes: &[u8]) {
         assert!(ticket.take_fds().is_empty(), "descriptors from nowhere");
         ticket.answer(Ok(Reply::Done));
     }
+    asked
 }

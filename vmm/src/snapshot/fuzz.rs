@@ -2,6 +2,7 @@
 
 use super::header::{ALIGNMENT, Header, LENGTH, REGION_LENGTH, Region, TABLE_OFFSET};
 use super::{MACHINE, MACHINE_VERSION, MachinePart, open, sections};
+use crate::arch::state::{Registers, SystemRegisters, VCPU_VERSION, VcpuState};
 use devices::state::Section;
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::fs::File;
@@ -18,24 +19,25 @@ const RAM: u64 = 2 << 20;
 const MANY: usize = 64;
 
 /// The first byte says which checksums are made right again (1 header, 2 regions, 4 sections), the rest
-/// is the file.
-pub fn snapshot(bytes: &[u8]) {
+/// is the file. Whether a machine could be made from it.
+pub fn snapshot(bytes: &[u8]) -> bool {
     let [seals, container @ ..] = bytes else {
-        return;
+        return false;
     };
     let mut container = container.to_vec();
     seal(&mut container, *seals);
     let Ok(file) = memfd_create("fuzz", MemfdFlags::CLOEXEC).map(File::from) else {
-        return;
+        return false;
     };
     if file.write_all_at(&container, 0).is_err() || file.set_len(ALIGNMENT + RAM).is_err() {
-        return;
+        return false;
     }
-    if let Ok(container) = open(file) {
-        assert!(container.sections().len() <= container_limit(bytes));
-        // It may be of this machine or not; both are answers.
-        drop(container.restore(&spec()));
-    }
+    let Ok(container) = open(file) else {
+        return false;
+    };
+    assert!(container.sections().len() <= container_limit(bytes));
+    // It may be of this machine or not; both are answers.
+    container.restore(&spec()).is_ok()
 }
 
 /// Sections that so many bytes may hold: each has a head.
@@ -102,14 +104,9 @@ pub fn snapshot_seed() -> Vec<u8> {
             MACHINE,
             super::CPUID,
             super::CPUID_VERSION,
-            &serde_json::json!({"entries": []}),
+            &serde_json::json!({"leaves": [], "topology": {"threads": 1, "cores": 1, "dies": 1}}),
         ),
-        Section::new(
-            "vcpu0",
-            super::VCPU,
-            1,
-            &serde_json::json!({"registers": {}}),
-        ),
+        Section::new("vcpu0", super::VCPU, VCPU_VERSION, &vcpu()),
         Section::new(
             "serial0",
             "serial",
@@ -143,6 +140,22 @@ pub fn snapshot_seed() -> Vec<u8> {
     bytes.extend(region.to_bytes());
     bytes.extend(body);
     bytes
+}
+
+fn vcpu() -> VcpuState {
+    VcpuState {
+        mp_state: 0,
+        registers: Registers::default(),
+        system: SystemRegisters::default(),
+        xcrs: None,
+        xsave: None,
+        debug: None,
+        lapic: String::new(),
+        msrs: Vec::new(),
+        events: None,
+        tsc_khz: None,
+        held_interrupt: None,
+    }
 }
 
 fn spec() -> MachineSpec {

@@ -51,7 +51,7 @@ fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// A console socket's first line of any bytes, for fuzz bodies.
-pub(crate) fn greet(socket: OwnedFd) {
+pub(crate) fn greet(socket: OwnedFd) -> bool {
     let mut viewer = viewer::Viewer::new(0, socket);
     // Read until the line is whole, wrong or at its end; the other side has closed.
     while let Ok(wish) = viewer.greet() {
@@ -66,9 +66,10 @@ pub(crate) fn greet(socket: OwnedFd) {
                 .typed(&mut buffer)
                 .is_ok_and(|bytes| !bytes.is_empty())
             {}
-            return;
+            return true;
         }
     }
+    false
 }
 
 /// The device that input goes to.

@@ -14,7 +14,8 @@ use std::path::Path;
 pub struct NetUpdate {
     /// The network: name or UUID
     network: String,
-    /// What is done: add, add-last, modify or delete
+    /// What is done: add-first, add-last (or add), modify or delete; only ip-dhcp-host and portgroup can be
+    /// modified
     #[arg(value_parser = parse_command)]
     command: Command,
     /// What it is about: ip-dhcp-host, ip-dhcp-range, dns-host, dns-txt, dns-srv, forward-interface or
@@ -38,11 +39,11 @@ pub struct NetUpdate {
 
 fn parse_command(word: &str) -> Result<Command, String> {
     match word {
-        "add" | "add-last" => Ok(Command::Add),
+        "add" | "add-last" => Ok(Command::AddLast),
+        "add-first" => Ok(Command::AddFirst),
         "modify" => Ok(Command::Modify),
         "delete" => Ok(Command::Delete),
-        "add-first" => Err("the order of entries has no meaning: use add-last".into()),
-        _ => Err("it is one of add, add-last, modify, delete".into()),
+        _ => Err("it is one of add, add-first, add-last, modify, delete".into()),
     }
 }
 

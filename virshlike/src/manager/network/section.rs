@@ -71,14 +71,18 @@ impl Section {
         }
     }
 
-    /// Whether entries can be changed in place.
+    /// libvirt's refusal of changing an entry in place, where it has one.
     pub(super) fn refuse_modify(self) -> Result<()> {
-        match self {
-            Self::ForwardInterface => Err(Error::invalid_operation(
-                "forward interface entries cannot be modified, only added or deleted",
-            )),
-            _ => Ok(()),
-        }
+        let entries = match self {
+            Self::DhcpHost | Self::PortGroup | Self::Fixed(_) => return Ok(()),
+            Self::DhcpRange => "dhcp ranges",
+            Self::DnsHost => "DNS HOST records",
+            Self::DnsTxt => "DNS TXT records",
+            Self::DnsSrv => "DNS SRV records",
+            Self::ForwardInterface => "forward interface entries",
+        };
+        let refusal = format!("{entries} cannot be modified, only added or deleted");
+        Err(Error::invalid_operation(&refusal).hint("delete the old entry, then add the new one"))
     }
 
     /// libvirt's refusal of a section that has no entries.

@@ -13,12 +13,30 @@ use std::net::IpAddr;
 /// What is done with an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
+    /// Put in front of the others.
+    AddFirst,
     /// Put behind the others.
-    Add,
+    AddLast,
     /// Put in place of the one that it is about.
     Modify,
     /// The one that it is about is removed.
     Delete,
+}
+
+impl Command {
+    fn adds(self) -> bool {
+        matches!(self, Self::AddFirst | Self::AddLast)
+    }
+
+    /// virsh's word.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::AddFirst => "add-first",
+            Self::AddLast => "add",
+            Self::Modify => "modify",
+            Self::Delete => "delete",
+        }
+    }
 }
 
 /// A change of one entry.
@@ -73,13 +91,9 @@ impl Networks<'_> {
             let writer = self.store.writer()?;
             writer.put(&found.name, stored.document.as_str())?;
         }
-        let detail = format!("{:?} {}", change.command, change.section.as_str());
-        self.manager.note(
-            found.uuid,
-            "net-update",
-            &found.name,
-            &detail.to_lowercase(),
-        );
+        let detail = format!("{} {}", change.command.as_str(), change.section.as_str());
+        self.manager
+            .note(found.uuid, "net-update", &found.name, &detail);
         Ok(())
     }
 
@@ -213,7 +227,7 @@ fn edit(
         Err(Error::new(Kind::Exists, message).cause(what).hint(hint))
     };
     if let Some(forward) = named(&holder, entry, change.section) {
-        if change.command == Command::Add {
+        if change.command.adds() {
             return exists(format!(
                 "<forward dev='{}'>",
                 forward.value("dev").unwrap_or_default()
@@ -226,18 +240,21 @@ fn edit(
         return Ok(());
     }
     match (change.command, same, holder) {
-        (Command::Add, Some(old), _) => exists(old.source().to_string()),
-        (Command::Add, None, Holder::There(parent)) => {
+        (command, Some(old), _) if command.adds() => exists(old.source().to_string()),
+        (Command::AddFirst, None, Holder::There(parent)) => {
+            edits.insert_first(parent.id(), new(), order);
+            Ok(())
+        }
+        (Command::AddLast, None, Holder::There(parent)) => {
             edits.insert(parent.id(), new(), order);
             Ok(())
         }
-        (Command::Add, None, Holder::Missing(parent, element)) => {
+        (command, None, Holder::Missing(parent, element)) if command.adds() => {
             edits.insert(parent, NewElement::new(element).child(new()), around);
             Ok(())
         }
-        (Command::Modify, Some(old), Holder::There(parent)) => {
-            edits.remove(old.id());
-            edits.insert(parent.id(), new(), order);
+        (Command::Modify, Some(old), _) => {
+            edits.replace(old.id(), new());
             Ok(())
         }
         (Command::Delete, Some(old), _) => {
@@ -277,7 +294,7 @@ fn is_same(old: Element<'_>, new: Element<'_>, change: Change<'_>) -> bool {
             let by = ["mac", "id"].iter().find_map(|name| equal(name));
             by.unwrap_or_else(|| known.contains(&true))
         }
-        Command::Add if !whole => known.contains(&true),
+        Command::AddFirst | Command::AddLast if !whole => known.contains(&true),
         _ => !known.is_empty() && known.iter().all(|same| *same),
     }
 }
@@ -304,7 +321,7 @@ mod tests {
     fn entries_are_added_changed_and_removed_where_they_belong() {
         let host = Section::DhcpHost;
         let two = "<host mac='52:54:00:00:00:02' ip='10.0.0.6'/>";
-        let text = after(Command::Add, host, two).unwrap();
+        let text = after(Command::AddLast, host, two).unwrap();
         assert!(
             text.contains(&format!("ip='10.0.0.5'/>\n      {two}\n    </dhcp>")),
             "{text}"
@@ -322,7 +339,7 @@ mod tests {
         let text = after(Command::Delete, host, "<host mac='52:54:00:00:00:01'/>").unwrap();
         assert!(!text.contains("<host"), "{text}");
         let dns = "<host ip='10.0.0.9'><hostname>x</hostname></host>";
-        let text = after(Command::Add, Section::DnsHost, dns).unwrap();
+        let text = after(Command::AddLast, Section::DnsHost, dns).unwrap();
         assert!(
             text.contains("<dns>") && text.find("<dns>") < text.find("<ip "),
             "{text}"
@@ -332,13 +349,13 @@ mod tests {
     #[test]
     fn entries_find_libvirts_place_among_the_others() {
         let group = "<portgroup name='web'/>";
-        let text = after(Command::Add, Section::PortGroup, group).unwrap();
+        let text = after(Command::AddLast, Section::PortGroup, group).unwrap();
         assert!(
             text.ends_with(&format!("</ip>\n  {group}\n</network>\n")),
             "{text}"
         );
         let range = "<range start='10.0.0.7' end='10.0.0.8'/>";
-        let text = after(Command::Add, Section::DhcpRange, range).unwrap();
+        let text = after(Command::AddLast, Section::DhcpRange, range).unwrap();
         assert!(text.find(range) < text.find("<host"), "{text}");
     }
 
@@ -346,7 +363,7 @@ mod tests {
     fn interfaces_are_those_of_forward() {
         let section = Section::ForwardInterface;
         let dev = |name: &str| format!("<interface dev='{name}'/>");
-        let error = after(Command::Add, section, &dev("eth0")).unwrap_err();
+        let error = after(Command::AddLast, section, &dev("eth0")).unwrap_err();
         assert!(error.message.contains("no <forward>"), "{error}");
         let net = NET.replace("  <ip", "  <forward mode='nat' dev='eth0'/>\n  <ip");
         let changed = |net: &str, command, name: &str| {
@@ -362,15 +379,69 @@ mod tests {
         };
         let bare = changed(&net, Command::Delete, "eth0").unwrap();
         assert!(bare.contains("<forward mode='nat'/>"), "{bare}");
-        let added = changed(&bare, Command::Add, "eth0").unwrap();
+        let added = changed(&bare, Command::AddLast, "eth0").unwrap();
         assert!(added.contains(&dev("eth0")), "{added}");
         for known in [&net, &added] {
-            let error = changed(known, Command::Add, "eth0").unwrap_err();
+            let error = changed(known, Command::AddFirst, "eth0").unwrap_err();
             assert_eq!(error.kind, Kind::Exists);
             assert!(changed(known, Command::Modify, "eth0").is_err());
         }
+        // libvirt too forwards through one at most.
+        let second = changed(&added, Command::AddLast, "eth1").unwrap_err();
+        assert!(second.to_string().contains("one interface"), "{second:?}");
         let removed = changed(&added, Command::Delete, "eth0").unwrap();
         assert!(!removed.contains("eth0"), "{removed}");
+    }
+
+    #[test]
+    fn first_is_in_front_of_its_like_and_changed_entries_keep_their_place() {
+        let host =
+            |number: u8| format!("<host mac='52:54:00:00:00:0{number}' ip='10.0.0.{number}'/>");
+        let (two, three) = (host(2), host(3));
+        let text = after(Command::AddFirst, Section::DhcpHost, &two).unwrap();
+        assert!(text.find(&two) < text.find("name='a'"), "{text}");
+        let range = "<range start='10.0.0.7' end='10.0.0.8'/>";
+        let net = NET.replace(
+            "      <host",
+            &format!("      {range}\n      {two}\n      <host"),
+        );
+        let after = |command, xml: &str| {
+            let change = Change {
+                command,
+                section: Section::DhcpHost,
+                xml,
+                parent: None,
+            };
+            let changed = changed(&check(&net, "n.xml").unwrap(), change);
+            changed.map(|checked| checked.document.text()).unwrap()
+        };
+        let text = after(Command::AddFirst, &three);
+        let places = [range, &three, &two, "name='a'"].map(|part| text.find(part));
+        assert!(places.is_sorted() && places[0].is_some(), "{text}");
+        let other = two.replace("10.0.0.2", "10.0.0.4");
+        let text = after(Command::Modify, &other);
+        assert_eq!(text, net.replace(&two, &other));
+    }
+
+    #[test]
+    fn what_libvirt_does_not_modify_is_not() {
+        for (section, xml) in [
+            (
+                Section::DhcpRange,
+                "<range start='10.0.0.7' end='10.0.0.8'/>",
+            ),
+            (
+                Section::DnsHost,
+                "<host ip='10.0.0.9'><hostname>x</hostname></host>",
+            ),
+            (Section::DnsTxt, "<txt name='x' value='y'/>"),
+            (Section::DnsSrv, "<srv service='x' protocol='tcp'/>"),
+            (Section::ForwardInterface, "<interface dev='eth0'/>"),
+        ] {
+            let error = after(Command::Modify, section, xml).unwrap_err();
+            let words = "cannot be modified, only added or deleted";
+            assert!(error.message.ends_with(words), "{error}");
+        }
     }
 
     #[test]
@@ -407,28 +478,28 @@ mod tests {
         let host = Section::DhcpHost;
         for (command, section, xml) in [
             (
-                Command::Add,
+                Command::AddLast,
                 host,
                 "<host mac='52:54:00:00:00:09' ip='10.0.0.5'/>",
             ),
             (
-                Command::Add,
+                Command::AddLast,
                 host,
                 "<host mac='52:54:00:00:00:09' ip='10.0.9.5'/>",
             ),
             (
-                Command::Add,
+                Command::AddLast,
                 host,
                 "<range start='10.0.0.7' end='10.0.0.8'/>",
             ),
             (
-                Command::Add,
+                Command::AddLast,
                 host,
                 "<host mac='52:54:00:00:00:09' ip='fd00::1'/>",
             ),
             (Command::Delete, host, "<host mac='52:54:00:00:00:09'/>"),
             (Command::Modify, Section::DnsHost, "<host ip='10.0.0.9'/>"),
-            (Command::Add, Section::DnsTxt, "<txt name='a'"),
+            (Command::AddLast, Section::DnsTxt, "<txt name='a'"),
         ] {
             assert!(after(command, section, xml).is_err(), "{command:?} {xml}");
         }

@@ -233,7 +233,7 @@ fn forward(root: Element<'_>, findings: &mut Findings<'_>) -> Forward {
     duplicates(element, findings);
     let mut forward = Forward {
         mode,
-        dev: device(element, findings),
+        dev: device(element, mode, findings),
         ..Forward::default()
     };
     if let Some(nat) = element.child("nat") {
@@ -278,18 +278,27 @@ fn pair<T: PartialOrd + Copy>(
     Some((start, end))
 }
 
-/// `dev=` and `<interface dev=...>`, which are the same where there is one.
-fn device(element: Element<'_>, findings: &mut Findings<'_>) -> Option<String> {
+/// `dev=` and `<interface dev=...>`, which are the same where there is one. What is routed goes out through
+/// one interface at most, as libvirt has it; only a network that plugs guests straight into the host's
+/// interfaces shares out several.
+fn device(element: Element<'_>, mode: ForwardMode, findings: &mut Findings<'_>) -> Option<String> {
     let mut names = BTreeSet::new();
     let own = interface_name(element, "dev", findings);
     names.extend(own.clone());
     for interface in element.children_named("interface") {
         names.extend(interface_name(interface, "dev", findings));
     }
-    if names.len() > 1 {
-        findings.keep_with_hint(
+    let routed = matches!(
+        mode,
+        ForwardMode::Nat | ForwardMode::Route | ForwardMode::Open
+    );
+    if routed && names.len() > 1 {
+        let mode = element.value("mode").unwrap_or("nat");
+        findings.error_with_hint(
             element.position(),
-            "<forward> through several interfaces is not built yet",
+            format!(
+                "a network with <forward mode='{mode}'> goes out through one interface at most"
+            ),
             "name one of them, or none for all",
         );
     }

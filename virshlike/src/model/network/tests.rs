@@ -117,6 +117,10 @@ fn mistakes_are_refused_with_their_place() {
             network("<forward mode='bridge'/><bridge name='br0'/><mtu size='1'/>"),
             "mode='bridge'",
         ),
+        (
+            network("<forward mode='nat'><interface dev='eth0'/><interface dev='eth1'/></forward>"),
+            "one interface at most",
+        ),
         (network("<mtu size='60'/>"), "68 to 65535"),
         (network("<mac address='01:00:00:00:00:00'/>"), "six pairs"),
         (
@@ -139,7 +143,7 @@ fn what_is_not_built_is_kept_and_refused_at_start() {
         "<forward mode='bridge'/>",
         "<port isolated='yes'/>",
         "<vlan><tag id='4'/></vlan>",
-        "<forward mode='open'><interface dev='eth0'/><interface dev='eth1'/></forward>",
+        "<forward mode='vepa'><interface dev='eth0'/><interface dev='eth1'/></forward>",
     ] {
         let (network, _) = parse(&network(inner)).expect(inner);
         assert!(!network.refusals_at_start().is_empty(), "{inner}");

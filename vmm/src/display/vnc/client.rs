@@ -10,7 +10,7 @@ use super::update::{self, Abilities, Update};
 use super::zrle::Zrle;
 use devices::backend::display::{Pointer, Rect, Viewer};
 use devices::virtio::worker::{First, race};
-use images::exec::{sleep, yield_now};
+use images::exec::yield_now;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
@@ -65,17 +65,12 @@ impl Client {
         house: Rc<House>,
         guest: &Rc<Guest>,
     ) -> Result<(), Gone> {
-        let entering = async {
-            let socket = Socket::open(fd, dialect).await?;
-            let mut incoming = Incoming::new(&socket);
-            let init = handshake::enter(&socket, &mut incoming, &house.rules).await?;
-            let rest = incoming.bytes().to_vec();
-            Ok::<_, Gone>((socket, init, rest))
-        };
-        let (socket, init, rest) = match race(entering, sleep(house.rules.patience)).await {
-            First::A(entered) => entered?,
-            First::B(()) => return Err(Gone("it took too long to come in")),
-        };
+        let strict = house.rules.password.is_none();
+        let open = Socket::open(fd, dialect, strict);
+        let socket = handshake::in_time(house.rules.patience, open).await?;
+        let mut incoming = Incoming::new(&socket);
+        let init = handshake::enter(&socket, &mut incoming, &house.rules).await?;
+        let rest = incoming.bytes().to_vec();
         house.enter(guest, init.shared).map_err(Gone)?;
         let viewer = house.display.look();
         let size = house.display.size();

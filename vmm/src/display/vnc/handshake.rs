@@ -5,11 +5,14 @@
 //!   VNC: we: challenge   client: answer      we: right or wrong
 //! client: alone or not   we: size, pixel format, name
 //! ```
+//!
+//! What a program says has to come soon; the answer may take as long as somebody types a password.
 
 use super::auth;
 use super::house::{House, Rules};
 use super::pixels::Format;
 use super::socket::{Gone, Incoming, Socket};
+use devices::virtio::worker::{First, race};
 use images::exec::sleep;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -40,8 +43,9 @@ pub(super) async fn enter(
     incoming: &mut Incoming<'_>,
     rules: &Rules,
 ) -> Result<Init, Gone> {
+    let patience = rules.patience;
     socket.write(VERSION).await?;
-    let version = version(&incoming.array::<12>().await?)?;
+    let version = version(&in_time(patience, incoming.array::<12>()).await?)?;
     let security = match rules.password {
         Some(_) => VNC,
         None => NONE,
@@ -50,7 +54,7 @@ pub(super) async fn enter(
         socket.write(&u32::from(security).to_be_bytes()).await?;
     } else {
         socket.write(&[1, security]).await?;
-        let [chosen] = incoming.array().await?;
+        let [chosen] = in_time(patience, incoming.array()).await?;
         if chosen != security {
             fail(socket, version, "that security type was not offered").await?;
             return Err(Gone("it chose a security type that was not offered"));
@@ -61,10 +65,22 @@ pub(super) async fn enter(
     } else if version == Version::V3_8 {
         socket.write(&[0; 4]).await?;
     }
-    let [shared] = incoming.array().await?;
+    let [shared] = in_time(patience, incoming.array()).await?;
     Ok(Init {
         shared: shared != 0,
     })
+}
+
+/// What is waited for, unless it takes longer than `most`.
+pub(super) async fn in_time<T>(
+    most: Duration,
+    what: impl Future<Output = Result<T, Gone>>,
+) -> Result<T, Gone> {
+    // The thread's stack is small, and what is waited for is moved on its way.
+    match race(Box::pin(what), sleep(most)).await {
+        First::A(came) => came,
+        First::B(()) => Err(Gone("it took too long to come in")),
+    }
 }
 
 /// The version in a client's first line; unknown ones count as 3.3, as RFC 6143 §7.1.1 has it.
@@ -106,7 +122,7 @@ async fn check(
         return Err(Gone("the host has no random numbers"));
     }
     socket.write(&challenge).await?;
-    let answer = incoming.array().await?;
+    let answer = in_time(rules.typing, incoming.array()).await?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let expired = rules
         .password_until

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Somebody who has not finished the handshake has proved nothing, so such connections are few, per
-//! address and altogether, and short: a new one takes the place of the oldest. Whoever is inside is never
+//! address and altogether, and short (but for the typing of a password): a new one takes the place of
+//! the oldest. Whoever is inside is never
 //! sent away for a newcomer that has not come in itself.
 
 use devices::backend::display::Display;
@@ -25,8 +26,10 @@ pub(super) const MOST_INSIDE: usize = 32;
 pub(super) const MOST_ENTERING: usize = 16;
 /// Those of one address.
 pub(super) const MOST_OF_ADDRESS: usize = 4;
-/// How long a client may take to come in.
+/// How long a client may take for each thing that a program says while it comes in.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the answer to the challenge may take: somebody types a password for it.
+const TYPING: Duration = Duration::from_secs(120);
 
 /// Who may come in.
 #[derive(Debug, Clone)]
@@ -35,8 +38,10 @@ pub(super) struct Rules {
     pub(super) password: Option<String>,
     pub(super) password_until: Option<u64>,
     pub(super) share: SharePolicy,
-    /// How long a client may take to come in.
+    /// How long a client may take for each thing that a program says while it comes in.
     pub(super) patience: Duration,
+    /// How long the answer to the challenge may take.
+    pub(super) typing: Duration,
 }
 
 impl Rules {
@@ -47,6 +52,7 @@ impl Rules {
             password_until: spec.password_until,
             share: spec.share,
             patience: PATIENCE,
+            typing: TYPING,
         }
     }
 }
@@ -173,6 +179,7 @@ mod tests {
             password_until: None,
             share,
             patience: PATIENCE,
+            typing: TYPING,
         };
         House::new(rules, Arc::default())
     }

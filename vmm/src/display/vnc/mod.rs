@@ -62,6 +62,13 @@ use vmm_api::spec::VncSpec;
 /// How long a socket that failed is left alone.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// A connection on which nothing is heard for so long is asked whether it is still there,
+const IDLE: Duration = Duration::from_secs(30);
+/// again after so long,
+const PROBE: Duration = Duration::from_secs(10);
+/// and is over when so many questions have no answer.
+const PROBES: u32 = 3;
+
 /// A server that cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum VncError {
@@ -125,6 +132,19 @@ impl Server {
     }
 }
 
+/// A peer that is gone without a word is noticed, whether it is written to or not: one that is alone
+/// would keep the others out for hours.
+fn watch(socket: &OwnedFd) -> Result<(), Errno> {
+    sockopt::set_tcp_nodelay(socket, true)?;
+    sockopt::set_socket_keepalive(socket, true)?;
+    sockopt::set_tcp_keepidle(socket, IDLE)?;
+    sockopt::set_tcp_keepintvl(socket, PROBE)?;
+    sockopt::set_tcp_keepcnt(socket, PROBES)?;
+    let whole = IDLE + PROBE * PROBES;
+    let whole = u32::try_from(whole.as_millis()).unwrap_or(u32::MAX);
+    sockopt::set_tcp_user_timeout(socket, whole)
+}
+
 /// Takes clients in, for ever.
 async fn receive(listener: OwnedFd, dialect: Dialect, house: Rc<House>) {
     loop {
@@ -133,8 +153,7 @@ async fn receive(listener: OwnedFd, dialect: Dialect, house: Rc<House>) {
         match acceptfrom_with(&listener, flags) {
             Ok((socket, from)) if waited.is_ok() => {
                 // Unix sockets know no such thing.
-                let _ = sockopt::set_tcp_nodelay(&socket, true);
-                let _ = sockopt::set_socket_keepalive(&socket, true);
+                let _ = watch(&socket);
                 let house = Rc::clone(&house);
                 let from = from.and_then(|from| SocketAddr::try_from(from).ok());
                 let guest = house.admit(from.map(|from| from.ip()));

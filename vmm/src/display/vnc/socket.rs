@@ -72,12 +72,13 @@ pub(super) enum Socket {
 
 impl Socket {
     /// A socket whose client speaks in this way; with HTTP that part is over when this returns.
-    pub(super) async fn open(fd: OwnedFd, dialect: Dialect) -> Result<Self, Gone> {
+    /// `strict` keeps pages of other hosts out.
+    pub(super) async fn open(fd: OwnedFd, dialect: Dialect, strict: bool) -> Result<Self, Gone> {
         let raw = Raw(Rc::new(fd));
         match dialect {
             Dialect::Plain => Ok(Self::Plain(raw)),
             Dialect::Web => {
-                let web = Web::accept(raw).await?;
+                let web = Web::accept(raw, strict).await?;
                 Ok(Self::Web(Box::new(web)))
             }
         }
@@ -102,18 +103,23 @@ impl Socket {
 
 async fn read(raw: &Raw, buffer: &mut Vec<u8>) -> Result<(), Gone> {
     loop {
-        let mut chunk = [0; CHUNK];
-        match recv(&raw.0, &mut chunk, RecvFlags::DONTWAIT) {
-            Ok((_, 0)) => return Err(Gone("it has left")),
-            Ok((_, got)) => {
-                buffer.extend_from_slice(chunk.get(..got).unwrap_or_default());
-                return Ok(());
-            }
+        match append(raw, buffer) {
+            Ok(0) => return Err(Gone("it has left")),
+            Ok(_) => return Ok(()),
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => raw.readable().await?,
             Err(_) => return Err(Gone("its socket failed")),
         }
     }
+}
+
+/// Appends what has come; how much that was. Here and not where it is waited, so that the chunk is no part
+/// of what waits.
+fn append(raw: &Raw, buffer: &mut Vec<u8>) -> Result<usize, Errno> {
+    let mut chunk = [0; CHUNK];
+    let (_, got) = recv(&raw.0, &mut chunk, RecvFlags::DONTWAIT)?;
+    buffer.extend_from_slice(chunk.get(..got).unwrap_or_default());
+    Ok(got)
 }
 
 async fn write(raw: &Raw, mut bytes: &[u8]) -> Result<(), Gone> {
@@ -133,6 +139,9 @@ async fn write(raw: &Raw, mut bytes: &[u8]) -> Result<(), Gone> {
 pub(super) struct Incoming<'s> {
     socket: &'s Socket,
     buffer: Vec<u8>,
+    /// So many bytes at the front of it have been dealt with. They are removed when more comes and they
+    /// are the larger part, so that many small messages in one piece are not moved again and again.
+    done: usize,
 }
 
 impl<'s> Incoming<'s> {
@@ -142,35 +151,43 @@ impl<'s> Incoming<'s> {
 
     /// As [`Incoming::new`], after these bytes.
     pub(super) fn with(socket: &'s Socket, buffer: Vec<u8>) -> Self {
-        Self { socket, buffer }
+        Self {
+            socket,
+            buffer,
+            done: 0,
+        }
     }
 
     /// What has come so far.
     pub(super) fn bytes(&self) -> &[u8] {
-        &self.buffer
+        self.buffer.get(self.done..).unwrap_or_default()
     }
 
     /// The first `count` bytes, or as many as there are, have been dealt with.
     pub(super) fn consume(&mut self, count: usize) -> usize {
-        let count = count.min(self.buffer.len());
-        self.buffer.drain(..count);
+        let count = count.min(self.bytes().len());
+        self.done += count;
         count
     }
 
     /// Waits for more.
     pub(super) async fn more(&mut self) -> Result<(), Gone> {
-        if self.buffer.len() >= MOST {
+        if self.bytes().len() >= MOST {
             return Err(Gone("it said too much at once"));
+        }
+        if self.done >= self.buffer.len().div_ceil(2) {
+            self.buffer.drain(..self.done);
+            self.done = 0;
         }
         self.socket.read(&mut self.buffer).await
     }
 
     /// Waits for exactly `N` bytes.
     pub(super) async fn array<const N: usize>(&mut self) -> Result<[u8; N], Gone> {
-        while self.buffer.len() < N {
+        while self.bytes().len() < N {
             self.more().await?;
         }
-        let array = self.buffer.first_chunk::<N>().copied().unwrap_or([0; N]);
+        let array = self.bytes().first_chunk::<N>().copied().unwrap_or([0; N]);
         self.consume(N);
         Ok(array)
     }

@@ -7,14 +7,17 @@ use super::socket::Dialect;
 use super::{Rules, Server};
 use devices::backend::display::{Cursor, Display, Event, InputSink, Rect, Screen, code};
 use flate2::{Decompress, FlushDecompress};
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use vmm_api::spec::{InputModel, SharePolicy};
+
+/// Far more than anything takes here, and an end for what never comes.
+const DEADLINE: Duration = Duration::from_secs(120);
 
 struct House {
     folder: TempDir,
@@ -31,7 +34,8 @@ impl House {
             password: password.map(Into::into),
             password_until: None,
             share,
-            patience: Duration::from_secs(600),
+            patience: DEADLINE,
+            typing: DEADLINE,
         })
     }
 
@@ -59,7 +63,15 @@ impl House {
     }
 
     fn unix(&self, name: &str) -> UnixStream {
-        UnixStream::connect(self.folder.path().join(name)).expect("the server")
+        let socket = UnixStream::connect(self.folder.path().join(name)).expect("the server");
+        socket.set_read_timeout(Some(DEADLINE)).expect("a socket");
+        socket
+    }
+
+    fn tcp(&self) -> TcpStream {
+        let socket = TcpStream::connect(self.tcp).expect("the server");
+        socket.set_read_timeout(Some(DEADLINE)).expect("a socket");
+        socket
     }
 
     fn connect(&self) -> Client {
@@ -131,8 +143,15 @@ impl Client {
     /// Whether the server has closed.
     fn is_out(&mut self) -> bool {
         let mut rest = Vec::new();
-        // A reset is an end too.
-        self.socket.read_to_end(&mut rest).is_err() || rest.is_empty()
+        match self.socket.read_to_end(&mut rest) {
+            Ok(_) => rest.is_empty(),
+            Err(error) => {
+                let late = [ErrorKind::WouldBlock, ErrorKind::TimedOut];
+                assert!(!late.contains(&error.kind()), "it is still there");
+                // A reset is an end too.
+                true
+            }
+        }
     }
 
     fn greet(&mut self, version: &[u8]) {
@@ -420,7 +439,9 @@ fn keys_and_buttons_arrive_and_are_let_go_with_their_client() {
     drop(client);
     let key = |code: u16, down: u32| [Event::new(code::EV_KEY, code, down), Event::SYN];
     let expected = [key(30, 1), key(97, 1), key(30, 0), key(97, 0)].concat();
+    let begun = Instant::now();
     while keys.0.lock().unwrap().len() < expected.len() {
+        assert!(begun.elapsed() < DEADLINE, "keys are not let go");
         std::thread::yield_now();
     }
     assert_eq!(*keys.0.lock().unwrap(), expected);

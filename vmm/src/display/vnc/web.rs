@@ -2,6 +2,10 @@
 //!
 //! A message is no unit of RFB: one may hold part of what is said, or more than one thing. What a client
 //! may make us hold is bounded: one message of its, [`PIECE`] bytes of ours, and answers to its pings.
+//!
+//! A browser lets any page open a WebSocket to any host, and says which page it is in `Origin`. Where no
+//! password is asked for, only pages of the host that was connected to may come in: otherwise every page
+//! that somebody looks at on this host could see and use the guest. What is no browser sends no `Origin`.
 
 use super::socket::{Gone, Raw};
 use images::exec::yield_now;
@@ -9,7 +13,8 @@ use std::cell::RefCell;
 use std::io::ErrorKind;
 use tungstenite::handshake::HandshakeError;
 use tungstenite::handshake::server::{ErrorResponse, Request, Response};
-use tungstenite::http::{HeaderValue, StatusCode, header::SEC_WEBSOCKET_PROTOCOL};
+use tungstenite::http::header::{HOST, ORIGIN, SEC_WEBSOCKET_PROTOCOL};
+use tungstenite::http::{HeaderValue, StatusCode, Uri};
 use tungstenite::protocol::{Message, WebSocketConfig};
 use tungstenite::{Error, WebSocket, accept_hdr_with_config};
 
@@ -29,14 +34,19 @@ pub(super) struct Web {
 }
 
 impl Web {
-    /// Hears the request of HTTP and answers it.
-    pub(super) async fn accept(raw: Raw) -> Result<Self, Gone> {
+    /// Hears the request of HTTP and answers it; `strict` refuses pages of other hosts.
+    pub(super) async fn accept(raw: Raw, strict: bool) -> Result<Self, Gone> {
         let config = WebSocketConfig::default()
             .read_buffer_size(4 << 10)
             .write_buffer_size(0)
             .max_write_buffer_size(MOST_WAITING)
             .max_message_size(Some(LONGEST))
             .max_frame_size(Some(LONGEST));
+        #[expect(clippy::result_large_err, reason = "the type of the callback")]
+        let choose = |request: &Request, response: Response| match strict && is_foreign(request) {
+            true => Err(foreign()),
+            false => choose(request, response),
+        };
         let mut greeting = accept_hdr_with_config(raw.clone(), choose, Some(config));
         loop {
             match greeting {
@@ -107,6 +117,29 @@ impl Web {
 fn blocks(error: &Error) -> bool {
     let kinds = [ErrorKind::WouldBlock, ErrorKind::Interrupted];
     matches!(error, Error::Io(error) if kinds.contains(&error.kind()))
+}
+
+/// Whether a page of another host asks: one whose `Origin` is not where it connects to. Ports may differ,
+/// since another server gives out the pages.
+fn is_foreign(request: &Request) -> bool {
+    let headers = request.headers();
+    let mut origins = headers.get_all(ORIGIN).iter();
+    let Some(origin) = origins.next() else {
+        return false;
+    };
+    let host_of = |value: &HeaderValue| {
+        let uri: Uri = value.to_str().ok()?.parse().ok()?;
+        uri.host().map(str::to_ascii_lowercase)
+    };
+    let own = headers.get(HOST).and_then(host_of);
+    origins.next().is_some() || own.is_none() || host_of(origin) != own
+}
+
+fn foreign() -> ErrorResponse {
+    let words = "this page comes from another host: give the display a password (passwd='...')\n";
+    let mut refusal = ErrorResponse::new(Some(words.into()));
+    *refusal.status_mut() = StatusCode::FORBIDDEN;
+    refusal
 }
 
 /// Takes the subprotocol `binary`, or none where none is asked for.

@@ -87,7 +87,7 @@ const FORWARD: Group = Group {
         honoured(
             "forward/interface",
             Empty,
-            "the interface of `dev=`; more than one is not built yet",
+            "the interface of `dev=`; one at most where packets are routed, as in libvirt",
         )
         .many(),
         part("forward/interface@dev", Text),

@@ -3,13 +3,9 @@
 use super::*;
 use crate::display::vnc::house::{MOST_ENTERING, MOST_OF_ADDRESS};
 use std::net::{Shutdown, TcpStream};
-use std::time::Instant;
 use tungstenite::client::{IntoClientRequest, client};
 use tungstenite::http::{HeaderValue, StatusCode};
 use tungstenite::{Message, WebSocket};
-
-/// How long a test waits for what may never come.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A connected client that has said what it wants.
 fn come(house: &House, shared: u8) -> Client {
@@ -46,7 +42,7 @@ fn who_wants_to_be_alone_ends_the_others_and_keeps_them_out() {
     slow.update();
     // When that has gone, others may come in again. It goes in its own time.
     drop(slow);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + DEADLINE;
     while !is_welcome(&mut come(&house, 1)) {
         assert!(
             Instant::now() < deadline,
@@ -81,7 +77,7 @@ fn who_says_nothing_makes_room_for_newcomers() {
         assert_eq!(client.read(12), b"RFB 003.008\n");
         client
     };
-    let tcp = || linger(TcpStream::connect(house.tcp).expect("the server"));
+    let tcp = || linger(house.tcp());
     let mut lingering: Vec<_> = (0..MOST_OF_ADDRESS + 2).map(|_| tcp()).collect();
     assert!(lingering[0].is_out() && lingering[1].is_out());
     // The others are still listened to.
@@ -115,6 +111,7 @@ fn a_handshake_has_an_end() {
         password_until: None,
         share: SharePolicy::AllowExclusive,
         patience: Duration::from_millis(50),
+        typing: DEADLINE,
     });
     let mut silent = house.connect();
     assert_eq!(silent.read(12), b"RFB 003.008\n");
@@ -122,6 +119,46 @@ fn a_handshake_has_an_end() {
     // So has the one before it.
     let mut silent = Client::on(house.unix("web"));
     assert!(silent.is_out());
+}
+
+#[test]
+fn a_password_may_be_typed_slowly() {
+    let rules = |patience, typing| Rules {
+        name: "web01".into(),
+        password: Some("geheim".into()),
+        password_until: None,
+        share: SharePolicy::AllowExclusive,
+        patience,
+        typing,
+    };
+    let patience = Duration::from_millis(300);
+    let house = House::with(rules(patience, DEADLINE));
+    let slowly = || -> std::io::Result<bool> {
+        let mut client = house.unix("vnc");
+        client.read_exact(&mut [0; 12])?;
+        client.write_all(b"RFB 003.008\n\x02")?;
+        let mut challenge = [0; auth::LENGTH];
+        client.read_exact(&mut [0; 2])?;
+        client.read_exact(&mut challenge)?;
+        std::thread::sleep(2 * patience);
+        client.write_all(&auth::answer(b"geheim", challenge))?;
+        let mut verdict = [1; 4];
+        client.read_exact(&mut verdict)?;
+        Ok(verdict == [0; 4])
+    };
+    // What is not typed has to come soon, and may be late on a busy host.
+    let begun = Instant::now();
+    while !matches!(slowly(), Ok(true)) {
+        assert!(begun.elapsed() < DEADLINE, "nobody can type that fast");
+    }
+    // But not for ever.
+    let house = House::with(rules(DEADLINE, Duration::from_millis(50)));
+    let mut client = house.connect();
+    client.greet(b"RFB 003.008\n");
+    client.read(2);
+    client.send(&[2]);
+    client.read(auth::LENGTH);
+    assert!(client.is_out());
 }
 
 /// The bytes of a WebSocket's messages, as if they came without.
@@ -207,6 +244,75 @@ fn a_web_page_sees_the_same_picture() {
         open(&house, Some("base64")).err(),
         Some(StatusCode::BAD_REQUEST)
     );
+}
+
+#[test]
+fn pages_of_other_hosts_need_a_password() {
+    let ask = |house: &House, origin: Option<&'static str>| {
+        let mut request = "ws://Web01:5700/".into_client_request().unwrap();
+        if let Some(origin) = origin {
+            let value = HeaderValue::from_static(origin);
+            request.headers_mut().insert("Origin", value);
+        }
+        match client(request, house.unix("web")) {
+            Ok(_) => StatusCode::SWITCHING_PROTOCOLS,
+            Err(tungstenite::HandshakeError::Failure(tungstenite::Error::Http(answer))) => {
+                answer.status()
+            }
+            Err(error) => panic!("{error}"),
+        }
+    };
+    let foreign = [
+        "https://example.org",
+        "http://web01.example.org",
+        "http://example.org/web01",
+        "http://web01@example.org",
+        "null",
+    ];
+    let house = House::new(None, SharePolicy::AllowExclusive);
+    for origin in [None, Some("http://web01"), Some("https://WEB01:8080")] {
+        let status = ask(&house, origin);
+        assert_eq!(status, StatusCode::SWITCHING_PROTOCOLS, "{origin:?}");
+    }
+    for origin in foreign {
+        let status = ask(&house, Some(origin));
+        assert_eq!(status, StatusCode::FORBIDDEN, "{origin}");
+    }
+    let house = House::new(Some("geheim"), SharePolicy::AllowExclusive);
+    for origin in foreign {
+        let status = ask(&house, Some(origin));
+        assert_eq!(status, StatusCode::SWITCHING_PROTOCOLS, "{origin}");
+    }
+}
+
+#[test]
+fn who_goes_without_a_word_is_noticed() {
+    use rustix::net::sockopt;
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let _theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let ours = OwnedFd::from(listener.accept().unwrap().0);
+    crate::display::vnc::watch(&ours).unwrap();
+    assert!(sockopt::socket_keepalive(&ours).unwrap());
+    let seconds = Duration::from_secs;
+    assert_eq!(sockopt::tcp_keepidle(&ours), Ok(seconds(30)));
+    assert_eq!(sockopt::tcp_keepintvl(&ours), Ok(seconds(10)));
+    assert_eq!(sockopt::tcp_keepcnt(&ours), Ok(3));
+    assert_eq!(sockopt::tcp_user_timeout(&ours), Ok(60_000));
+    // A Unix socket is watched by the kernel.
+    let (ours, _theirs) = UnixStream::pair().unwrap();
+    assert!(crate::display::vnc::watch(&ours.into()).is_err());
+}
+
+#[test]
+fn many_small_messages_at_once_are_all_heard() {
+    let house = House::new(None, SharePolicy::AllowExclusive);
+    let (client, _) = open(&house, None).expect("a WebSocket");
+    let mut client = house.let_in(client, &[0]);
+    // Pointers and the start of a request, in messages that end anywhere.
+    let pointers = [5, 0, 0, 1, 0, 1].repeat(30_000);
+    client.send(&[&pointers[..], &[3, 0, 0]].concat());
+    client.send(&[0, 0, 0, 0, 0xff, 0xff, 0xff]);
+    assert!(!client.update().is_empty());
 }
 
 #[test]
