@@ -74,10 +74,17 @@ fn goes_on_after_a_full_file_system(kind: &str) {
         world.ok(&["-q", "domstate", "full", "--reason"]) == "paused (I/O error)\n"
     });
     let log = world.ok(&["logs", "full"]);
+    assert!(log.contains("virtio-disk1") && log.contains(&name), "{log}");
+    let errors = world.ok(&["-q", "domblkerror", "full"]);
     assert!(
-        log.contains("virtio-disk1") && log.contains("image"),
-        "{log}"
+        errors.starts_with(&format!("vdb: {name}: ")) && errors.lines().count() == 1,
+        "{errors}"
     );
+    let errors: serde_json::Value =
+        serde_json::from_str(&world.ok(&["domblkerror", "full", "--format", "json"]))
+            .expect("JSON");
+    assert_eq!(errors["held"], true);
+    assert_eq!(errors["errors"][0]["target"], "vdb");
 
     // Without room a resume comes to the same end.
     world.ok(&["resume", "full"]);
@@ -94,6 +101,8 @@ fn goes_on_after_a_full_file_system(kind: &str) {
         .expect("vm console");
     let mut screen = Serial::collect(console.stdout.take().expect("a pipe"));
     screen.expect("io 4096").expect("it goes on");
+    let errors = world.ok(&["domblkerror", "full"]);
+    assert!(errors.contains("No errors found"), "{errors}");
     let mut keys = console.stdin.take().expect("a pipe");
     keys.write_all(b"q").expect("typed");
     // It has verified every sector that it wrote.

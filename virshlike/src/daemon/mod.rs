@@ -17,13 +17,14 @@
 //! - [`restart`]: whether and when, as a pure function;
 //! - `reconnect`: a passt in the place of one that ended;
 //! - `judge`: what it does to the store; `changes`, `definitions`, `guest`: what it hears; `fanout`: who
-//!   hears it.
+//!   hears it; `limit`: how much of it the host's journal gets.
 
 mod changes;
 mod definitions;
 mod fanout;
 mod guest;
 mod judge;
+mod limit;
 mod reconnect;
 pub mod restart;
 
@@ -42,6 +43,7 @@ use definitions::Definitions;
 use fanout::Fanout;
 use guest::Ending;
 use judge::{Again, Found};
+use limit::Limits;
 use reconnect::Lost;
 use restart::Verdict;
 use serde::Serialize;
@@ -49,7 +51,7 @@ use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::AbortHandle;
@@ -148,6 +150,7 @@ pub fn run(manager: Manager, told: Box<dyn Fn(&Notice)>) -> Result<()> {
             watched: HashMap::new(),
             pending: HashMap::new(),
             lost: Lost::default(),
+            limits: Limits::default(),
         };
         let mut end = [SignalKind::terminate(), SignalKind::interrupt()]
             .map(|kind| signal(kind).map_err(|error| failed("hear signals", &error)))
@@ -216,6 +219,8 @@ struct Daemon {
     pending: HashMap<Uuid, AbortHandle>,
     /// Guests whose cards lose their passt.
     lost: Lost,
+    /// What guests may write into the host's journal.
+    limits: Limits,
 }
 
 impl Daemon {
@@ -314,6 +319,7 @@ impl Daemon {
                 if self.watched.get(&record.uuid) == Some(&record.id) {
                     self.watched.remove(&record.uuid);
                     self.lost.forget(record.uuid);
+                    self.limits.forget(record.uuid);
                 }
                 self.judge(record.uuid, Some((record, ending)));
             }
@@ -360,7 +366,19 @@ impl Daemon {
             // Its end is told once, with what is known afterwards.
             Event::Stopped { .. } | Event::Job { .. } | Event::Unknown => return,
         };
-        self.tell(&record.name, record.uuid, action, &detail, Priority::Info);
+        let (name, uuid) = (&record.name, record.uuid);
+        match self.limits.ask(uuid, action, Instant::now()) {
+            None => self.tell_listeners(name, uuid, action, &detail),
+            Some(0) => self.tell(name, uuid, action, &detail, Priority::Info),
+            Some(left_out) => {
+                let before = format!("{left_out} like this were left out before");
+                let detail = match detail.as_str() {
+                    "" => before,
+                    _ => format!("{detail}; {before}"),
+                };
+                self.tell(name, uuid, action, &detail, Priority::Info);
+            }
+        }
     }
 
     fn judge(&self, uuid: Uuid, watched: Option<(RunRecord, Ending)>) {
@@ -508,6 +526,11 @@ impl Daemon {
             detail,
             priority: how,
         });
+        self.tell_listeners(name, uuid, action, detail);
+    }
+
+    /// Tells whoever follows the daemon, but not the host's journal.
+    fn tell_listeners(&self, name: &str, uuid: Uuid, action: &'static str, detail: &str) {
         let notice = Notice {
             time: journal::seconds_now(),
             domain: name.to_string(),

@@ -350,6 +350,7 @@ impl Machine {
                 .iter()
                 .map(|device| device.id.clone())
                 .collect(),
+            failed_disks: Default::default(),
         }))
     }
 

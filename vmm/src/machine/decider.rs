@@ -18,7 +18,8 @@ mod note;
 
 pub use note::GuestNote;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 use vmm_api::control::{ControlError, ErrorKind, Event};
 use vmm_api::end::EndReason;
 use vmm_api::spec::{EndAction, EndActions};
@@ -102,8 +103,8 @@ pub struct Decider<T> {
     actions: EndActions,
     busy: Option<Busy<T>>,
     guest: VecDeque<GuestNote>,
-    /// Disks whose error was told since the machine stands still for one.
-    failed_disks: BTreeSet<String>,
+    /// The disks whose error was told since the machine stands still for one, and that error.
+    failed_disks: BTreeMap<String, String>,
     clients: VecDeque<(RequestKind, T)>,
     /// The last save succeeded and nothing ran since.
     saved: bool,
@@ -142,7 +143,7 @@ impl<T> Decider<T> {
             actions,
             busy: None,
             guest: VecDeque::new(),
-            failed_disks: BTreeSet::new(),
+            failed_disks: BTreeMap::new(),
             clients: VecDeque::new(),
             saved: false,
             terminating: false,
@@ -155,6 +156,18 @@ impl<T> Decider<T> {
     /// The run state.
     pub fn run_state(&self) -> &RunState {
         &self.run
+    }
+
+    /// The disks that hold the machine, by device id, each with its first error.
+    pub fn failed_disks(&self) -> BTreeMap<String, String> {
+        match self.held_by_disk() {
+            true => self.failed_disks.clone(),
+            false => BTreeMap::new(),
+        }
+    }
+
+    fn held_by_disk(&self) -> bool {
+        matches!(&self.run, RunState::Paused { reasons } if reasons.contains(&PauseReason::IoError))
     }
 
     /// The job that runs.
@@ -322,19 +335,15 @@ impl<T> Decider<T> {
 
     /// Pauses for the error of a disk. Managers hear once of each disk until the machine goes on.
     fn io_error(&mut self, device: String, detail: &str) -> Effects<T> {
-        let held = match &self.run {
-            RunState::Paused { reasons } => reasons.contains(&PauseReason::IoError),
-            _ => false,
-        };
-        if !held {
+        if !self.held_by_disk() {
             self.failed_disks.clear();
         }
-        let detail = format!("{device}: {detail}");
-        if self.failed_disks.insert(device) {
-            self.hold(PauseReason::IoError, detail, None)
-        } else {
-            Vec::new()
-        }
+        let told = format!("{device}: {detail}");
+        let Entry::Vacant(first) = self.failed_disks.entry(device) else {
+            return Vec::new();
+        };
+        first.insert(detail.into());
+        self.hold(PauseReason::IoError, told, None)
     }
 
     fn terminate(&mut self) -> Effects<T> {

@@ -287,6 +287,7 @@ impl Driver {
                 .iter()
                 .map(|device| device.id.clone())
                 .collect(),
+            failed_disks: self.decider.failed_disks(),
         }
     }
 

@@ -23,6 +23,7 @@ use crate::end::EndReason;
 use crate::spec::IoLimits;
 use crate::state::{Adjustment, AfterDump, Job, PauseReason, Refusal, RequestKind, RunState};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The oldest version that this build speaks.
 pub const VERSION_MIN: u32 = 1;
@@ -207,6 +208,9 @@ pub struct Status {
     /// Which optional devices and what they were given, for `dumpxml` of a running domain.
     #[serde(default)]
     pub devices: Vec<String>,
+    /// The disks that hold it for an I/O error, by device id, each with its file and first error.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub failed_disks: BTreeMap<String, String>,
 }
 
 /// What kind of refusal or failure it is.

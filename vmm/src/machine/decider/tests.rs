@@ -330,9 +330,13 @@ fn each_failing_disk_is_told_once_until_the_machine_goes_on() {
     let effects = decider.ask(Ask::Guest(failure("vdb", "lock lost")));
     assert_eq!(told(&effects), ["vdb: lock lost"]);
     assert!(decider.run_state().as_str() != "running");
+    let [vda, vdb] = ["vda", "vdb"].map(String::from);
+    let failed = [(vda, "full at 1".into()), (vdb, "lock lost".into())];
+    assert_eq!(decider.failed_disks(), failed.into());
     decider.ask(Ask::Client(RequestKind::Resume, 1));
     decider.finished(Ok(()));
     assert!(decider.run_state().runs());
+    assert!(decider.failed_disks().is_empty(), "they are well again");
     decider.ask(Ask::Guest(failure("vda", "full at 1")));
     assert_eq!(told(&decider.finished(Ok(()))), ["vda: full at 1"]);
 }
