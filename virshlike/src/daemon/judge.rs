@@ -190,6 +190,14 @@ fn set_row(dir: &RunDir, row: Row) -> Result<()> {
     atomic::write_volatile(&dir.path().join(ROW), &text)
 }
 
+/// Whether a run ended as nobody wished.
+pub(super) fn failed(last: &LastRun) -> bool {
+    matches!(
+        last.end,
+        RunEnd::Vanished | RunEnd::Said(EndReason::Crashed | EndReason::Failed)
+    )
+}
+
 /// Words for how a run ended.
 pub(super) fn words(last: &LastRun) -> String {
     let end = match last.end {

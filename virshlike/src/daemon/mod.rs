@@ -428,8 +428,8 @@ impl Daemon {
         let (words, priority) = match found {
             Ok(Found::Ended(last, verdict)) => (
                 judge::words(last),
-                match verdict {
-                    Verdict::Rest => Priority::Info,
+                match (verdict, judge::failed(last)) {
+                    (Verdict::Rest, false) => Priority::Info,
                     _ => Priority::Warning,
                 },
             ),

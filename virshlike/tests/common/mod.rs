@@ -141,8 +141,9 @@ impl World {
             .lines()
             .map(|line| {
                 for (mark, same) in [("/dev/pts/", "/dev/pts/N"), ("vm-edit-", "vm-edit-X")] {
-                    if let Some((before, _)) = line.split_once(mark) {
-                        return format!("{before}{same}");
+                    if let Some((before, after)) = line.split_once(mark) {
+                        let after = after.trim_start_matches(|one: char| one.is_alphanumeric());
+                        return format!("{before}{same}{after}");
                     }
                 }
                 line.to_string()
