@@ -85,9 +85,9 @@ pub const TABLE: &[Absent] = &[
         "change the definition, then start it again: vm edit NAME",
     ),
     later(
-        &["memtune", "blkiotune", "numatune", "domiftune", "schedinfo"],
-        "limits of a domain's memory, disks and network",
-        "",
+        &["numatune", "domiftune"],
+        "changing a domain's nodes and the limits of its network cards by a command",
+        "change the definition, then start it again: vm edit NAME",
     ),
     later(
         &[

@@ -14,6 +14,7 @@
 //! - [`info`]: state and facts of one domain; [`stats`]: its figures; [`usage`]: all domains'.
 //! - [`network`]: virtual networks, which have verbs of their own.
 //! - [`watch`]: what happens to domains.
+//! - [`tuning`]: the limits of its group; [`pins`]: where its threads run.
 //! - [`memory`]: what a guest has of its memory, and says of it.
 //! - [`retouch`](self): title, description and metadata; [`metadata`]: other programs' elements.
 //!
@@ -50,6 +51,7 @@ pub mod start;
 pub mod stats;
 pub mod storage;
 mod streams;
+pub mod tuning;
 pub mod usage;
 mod user_network;
 pub mod watch;

@@ -1,5 +1,5 @@
 //! Pins: on which of the host's processors the threads of a guest run; set while it runs, in its
-//! definition, or both. And the limits that its group starts with.
+//! definition, or both.
 
 use super::definition::mistakes;
 use super::node::{Kernel, format_list, parse_list};
@@ -8,7 +8,6 @@ use crate::error::{Error, Kind, Result, plain_io};
 use crate::model::{self, CpuList, CpuTune, Pinned};
 use crate::runtime::Guest;
 use crate::runtime::guest::ANSWER;
-use crate::runtime::limits::Limits;
 use crate::runtime::threads;
 use std::time::{Duration, Instant};
 
@@ -124,18 +123,6 @@ impl Manager {
     }
 }
 
-/// The limits of a guest's group.
-pub(super) fn limits(model: &model::Domain) -> Limits {
-    let bytes = |kib: Option<u64>| kib.map(|kib| kib.saturating_mul(1024));
-    Limits {
-        cpu_weight: model.cputune.shares,
-        cpu_max: model.cputune.global,
-        memory_max: bytes(model.memtune.hard_kib),
-        memory_high: bytes(model.memtune.soft_kib),
-        io_weight: model.io_weight,
-    }
-}
-
 /// Pins a guest's threads as its definition says, before its vCPUs run.
 ///
 /// # Errors
@@ -179,7 +166,7 @@ fn pin_threads(pid: u32, pinned: Pinned, list: &CpuList) -> Result<()> {
     })
 }
 
-fn process(guest: &Guest) -> Result<u32> {
+pub(super) fn process(guest: &Guest) -> Result<u32> {
     let mark = guest.record.process.filter(|mark| mark.exists());
     mark.map(|mark| mark.pid).ok_or_else(|| unseen(guest))
 }

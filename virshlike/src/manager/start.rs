@@ -10,7 +10,7 @@
 
 use super::definition::{self, Checked};
 use super::streams::{self, create_log, log};
-use super::{Domain, Manager, display, machine, numa, pins, user_network};
+use super::{Domain, Manager, display, machine, numa, pins, tuning, user_network};
 use crate::error::{Error, Kind, Result};
 use crate::model;
 use crate::runtime::driver::{Launch, Launched};
@@ -272,7 +272,7 @@ impl Manager {
             spec_file,
             descriptors: std::mem::take(descriptors).into_inner(),
             output: create_log(&logs.join("stderr.log"), true)?,
-            limits: pins::limits(&checked.model),
+            limits: tuning::at_start(&checked.model),
             memory: checked.model.numatune.as_ref().map(numa::policy),
         })
     }

@@ -185,7 +185,7 @@ mod tests {
         assert!(warnings.is_empty(), "{warnings}");
         assert_eq!(domain.cputune.shares, Some(2048));
         let max = CpuMax {
-            quota_us: 25_000,
+            quota_us: Some(25_000),
             period_us: 50_000,
         };
         assert_eq!(domain.cputune.global, Some(max));
@@ -193,7 +193,11 @@ mod tests {
         let none = text.replace(">25000<", ">-1<");
         let document = Document::parse(&none, "a.xml").expect("XML");
         let (domain, _) = Domain::parse(&document).expect("a definition");
-        assert_eq!(domain.cputune.global, None);
+        let any = CpuMax {
+            quota_us: None,
+            ..max
+        };
+        assert_eq!(domain.cputune.global, Some(any));
         for (right, wrong) in [(">25000<", ">10<"), (">50000<", ">5<"), (">2048<", ">0<")] {
             let text = text.replace(right, wrong);
             let document = Document::parse(&text, "a.xml").expect("XML");

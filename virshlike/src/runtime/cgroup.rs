@@ -9,12 +9,12 @@
 //! those who end whole groups; a line in the guest's log says so and why. A guest that starts is
 //! worth more than its group: nothing here is ever an error.
 
-use super::limits::Limits;
+use super::limits::{Limit, Limits};
 use crate::error::plain_io;
 use rustix::fs::{Mode, OFlags};
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -42,7 +42,7 @@ pub enum Group {
     /// A scope that systemd makes.
     Scope(String),
     /// A cgroup v2 directory.
-    Directory(std::path::PathBuf),
+    Directory(PathBuf),
     /// Nowhere, and why not.
     None(String),
 }
@@ -125,27 +125,89 @@ impl Group {
     }
 }
 
-/// Writes a group's limits. Its controllers are turned on from the root down, as far as they go.
+/// Writes a group's limits; says which could not be set.
 fn limit(directory: &Path, limits: &Limits) -> Vec<String> {
-    let mut failed = Vec::new();
-    for (controller, file, value) in limits.files() {
-        let above: Vec<&Path> = directory
-            .ancestors()
-            .skip(1)
-            .take_while(|path| path.starts_with(BASE))
-            .collect();
-        for group in above.into_iter().rev() {
-            // One that is on already stays on; one that cannot be turned on shows below.
-            let _ = fs::write(
-                group.join("cgroup.subtree_control"),
-                format!("+{controller}"),
-            );
-        }
-        if let Err(error) = fs::write(directory.join(file), value) {
-            failed.push(format!("{file} has no effect: {}", plain_io(&error)));
-        }
-    }
+    let written = limits.given().into_iter().map(|one| write(directory, one));
+    let failed = written.filter_map(Result::err);
     failed
+        .map(|(file, why)| format!("{file} has no effect: {why}"))
+        .collect()
+}
+
+/// Writes one limit of a group. Its controller is turned on from the root down, as far as that goes.
+fn write(directory: &Path, limit: Limit) -> Result<(), (&'static str, String)> {
+    let (controller, file, value) = limit.file();
+    let above: Vec<&Path> = directory
+        .ancestors()
+        .skip(1)
+        .take_while(|path| path.starts_with(BASE))
+        .collect();
+    for group in above.into_iter().rev() {
+        // One that is on already stays on; one that cannot be turned on shows below.
+        let _ = fs::write(
+            group.join("cgroup.subtree_control"),
+            format!("+{controller}"),
+        );
+    }
+    fs::write(directory.join(file), value).map_err(|error| (file, plain_io(&error)))
+}
+
+/// The group of a guest that runs: one of its own, or nothing is known or changed here.
+#[derive(Debug)]
+pub struct Living {
+    directory: PathBuf,
+    /// The scope, where systemd owns the group.
+    unit: Option<String>,
+}
+
+impl Living {
+    /// That of a guest's process.
+    ///
+    /// # Errors
+    /// Why it has none of its own.
+    pub fn of(pid: u32) -> Result<Self, String> {
+        if !Path::new(BASE).join("cgroup.controllers").exists() {
+            return Err(format!("there is no cgroup v2 at {BASE}"));
+        }
+        let text = fs::read_to_string(format!("/proc/{pid}/cgroup"));
+        let text = text.map_err(|error| plain_io(&error))?;
+        let group = text.lines().find_map(|line| line.strip_prefix("0::/"));
+        let group = group.unwrap_or_default();
+        let unit = group.rsplit('/').next().unwrap_or_default();
+        if !unit.starts_with("vm-") || !unit.ends_with(".scope") {
+            return Err("it is in the group of what started it".into());
+        }
+        let systemd = Path::new("/run/systemd/system").is_dir();
+        Ok(Self {
+            directory: Path::new(BASE).join(group),
+            unit: systemd.then(|| unit.to_string()),
+        })
+    }
+
+    /// The limits that it has now.
+    pub fn limits(&self) -> Limits {
+        Limits::of_files(|name| fs::read_to_string(self.directory.join(name)).ok())
+    }
+
+    /// Bytes of memory that it uses now.
+    pub fn memory(&self) -> Option<u64> {
+        let text = fs::read_to_string(self.directory.join("memory.current"));
+        text.ok()?.trim().parse().ok()
+    }
+
+    /// Changes one limit.
+    ///
+    /// # Errors
+    /// What the kernel or systemd says.
+    pub fn set(&self, limit: Limit) -> Result<(), String> {
+        let Some(unit) = &self.unit else {
+            return write(&self.directory, limit).map_err(|(file, why)| format!("{file}: {why}"));
+        };
+        let properties = limit.properties();
+        let count = properties.len().to_string();
+        let runtime = ["SetUnitProperties", "sba(sv)", unit, "true", &count];
+        call_systemd(&runtime.map(String::from), as_numbers(properties))
+    }
 }
 
 /// A scope of that name, or of one that is free: two stores may have a domain of the same name.
@@ -198,37 +260,46 @@ fn forget_unit(unit: &str) {
 }
 
 fn ask_systemd(unit: &str, pid: u32, limits: &Limits) -> Result<(), String> {
-    let mut command = Command::new("busctl");
     let pid = pid.to_string();
-    let (slice, count, order): (_, usize, &[&str]) = if rustix::process::geteuid().is_root() {
-        ("machine.slice", 5, ORDER)
-    } else {
-        command.arg("--user");
-        ("app.slice", 3, &[])
+    let (slice, count, order): (_, usize, &[&str]) = match rustix::process::geteuid().is_root() {
+        true => ("machine.slice", 5, ORDER),
+        false => ("app.slice", 3, &[]),
     };
     let properties = limits.properties();
     let count = (count + properties.len()).to_string();
-    let properties = properties
-        .into_iter()
-        .flat_map(|(name, value)| [name.to_string(), "t".into(), value.to_string()]);
+    let start = ["StartTransientUnit", "ssa(sv)a(sa(sv))", unit, "replace"];
+    let place = ["PIDs", "au", "1", &pid, "Slice", "s", slice];
+    let collect = ["CollectMode", "s", "inactive-or-failed"];
+    let words = start.into_iter().chain([count.as_str()]);
+    let words = words.chain(place).chain(collect);
+    let words: Vec<String> = words
+        .chain(order.iter().copied())
+        .map(String::from)
+        .collect();
+    let end = as_numbers(properties).chain(["0".to_string()]);
+    call_systemd(&words, end)
+}
+
+/// Properties as busctl(1) takes them.
+fn as_numbers(properties: Vec<(&'static str, u64)>) -> impl Iterator<Item = String> {
+    let words = |(name, value): (&str, u64)| [name.into(), "t".into(), value.to_string()];
+    properties.into_iter().flat_map(words)
+}
+
+/// Calls a method of the systemd that owns our groups: the system's, or a user's own.
+fn call_systemd(words: &[String], more: impl Iterator<Item = String>) -> Result<(), String> {
+    let mut command = Command::new("busctl");
+    if !rustix::process::geteuid().is_root() {
+        command.arg("--user");
+    }
     command
         .args(["--quiet", "--timeout=5", "call", "org.freedesktop.systemd1"])
         .args([
             "/org/freedesktop/systemd1",
             "org.freedesktop.systemd1.Manager",
         ])
-        .args([
-            "StartTransientUnit",
-            "ssa(sv)a(sa(sv))",
-            unit,
-            "replace",
-            &count,
-        ])
-        .args(["PIDs", "au", "1", &pid, "Slice", "s", slice])
-        .args(["CollectMode", "s", "inactive-or-failed"])
-        .args(order)
-        .args(properties)
-        .arg("0")
+        .args(words)
+        .args(more)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());

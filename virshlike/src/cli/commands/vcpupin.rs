@@ -73,7 +73,10 @@ impl Scope {
     }
 
     /// Two answers at once fit no table.
-    fn of_query(&self) -> Result<Affects> {
+    ///
+    /// # Errors
+    /// Both were asked for.
+    pub fn of_query(&self) -> Result<Affects> {
         if self.live && self.config {
             return Err(Error::new(
                 Kind::Usage,

@@ -5,12 +5,12 @@ use crate::model::domain::Vcpus;
 use crate::model::findings::Findings;
 use crate::model::tune::{CpuList, CpuTune, MemTune, NumaMode, NumaTune, cpu_list};
 use crate::model::value;
-use crate::runtime::limits::CpuMax;
+use crate::runtime::limits::{CpuMax, PERIODS, QUOTAS, WEIGHTS};
 use crate::xml::Element;
 use std::ops::RangeInclusive;
 
-/// The largest weight of a cgroup v2 (cgroup-v2, "Weights").
-const MOST_SHARES: u64 = 10_000;
+/// The largest weight of a cgroup v2.
+const MOST_SHARES: u64 = *WEIGHTS.end();
 /// From here on libvirt's memory limits are none (formatdomain, memtune).
 const UNLIMITED_KIB: u64 = 9_007_199_254_740_991;
 /// What a list of nodes looks like.
@@ -78,18 +78,21 @@ fn shares(element: Element<'_>, findings: &mut Findings<'_>) -> Option<u64> {
 
 fn global(element: Element<'_>, findings: &mut Findings<'_>) -> Option<CpuMax> {
     let period = element.child("global_period");
+    let quota = element.child("global_quota");
     let period_us = match period {
-        Some(child) => number(child, 1000..=1_000_000, findings)?,
-        None => 100_000,
+        Some(child) => number(child, PERIODS, findings)?,
+        None => CpuMax::ANY.period_us,
     };
-    let quota = element.child("global_quota")?;
     // Any number below zero stands for no limit.
-    let text = quota.text().trim();
-    if text.strip_prefix('-').and_then(value::unsigned).is_some() {
-        return None;
-    }
-    let quota_us = number(quota, 1000..=17_592_186_044_415, findings)?;
-    Some(CpuMax {
+    let limited = quota.filter(|quota| {
+        let text = quota.text().trim();
+        text.strip_prefix('-').and_then(value::unsigned).is_none()
+    });
+    let quota_us = match limited {
+        Some(child) => Some(number(child, QUOTAS, findings)?),
+        None => None,
+    };
+    period.or(quota).map(|_| CpuMax {
         quota_us,
         period_us,
     })
@@ -131,7 +134,7 @@ pub(super) fn memtune(root: Element<'_>, findings: &mut Findings<'_>) -> MemTune
 /// The weights of cgroup v2; libvirt's older ones, 10 to 1000, are among them.
 pub(super) fn io_weight(root: Element<'_>, findings: &mut Findings<'_>) -> Option<u64> {
     let weight = root.child("blkiotune")?.child("weight")?;
-    number(weight, 1..=MOST_SHARES, findings)
+    number(weight, WEIGHTS, findings)
 }
 
 /// What cannot be said to the kernel for a whole process has no effect, and says so.
