@@ -41,13 +41,26 @@ pub struct Counters {
 /// # Errors
 /// When there is no right to make a network, no `ip`, or no taps in this kernel.
 pub fn in_own_network<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    with_flags(&["vnet_hdr"], work)
+}
+
+/// As [`in_own_network`]; the tap has several queues, each opened by [`open_queue`].
+///
+/// # Errors
+/// As there.
+pub fn in_own_network_of_queues<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    with_flags(&["vnet_hdr", "multi_queue"], work)
+}
+
+fn with_flags<T: Send>(flags: &[&str], work: impl FnOnce() -> T + Send) -> io::Result<T> {
     thread::scope(|scope| {
         let thread = scope.spawn(|| {
             // SAFETY: it takes no pointer; only this thread gets another network.
             if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
                 return Err(io::Error::last_os_error());
             }
-            ip(&["tuntap", "add", "dev", NAME, "mode", "tap", "vnet_hdr"])?;
+            let add = ["tuntap", "add", "dev", NAME, "mode", "tap"];
+            ip(&[&add[..], flags].concat())?;
             // Without addresses the kernel has nothing to say on it.
             ip(&["link", "set", NAME, "addrgenmode", "none"])?;
             ip(&["link", "set", NAME, "up"])?;
@@ -76,6 +89,18 @@ fn ip(words: &[&str]) -> io::Result<()> {
 /// # Errors
 /// When there are no taps, or this one is in use.
 pub fn open(name: &str) -> io::Result<OwnedFd> {
+    open_with(name, 0)
+}
+
+/// One of several queues of the tap `name`.
+///
+/// # Errors
+/// As [`open`], and when the tap has only one.
+pub fn open_queue(name: &str) -> io::Result<OwnedFd> {
+    open_with(name, libc::IFF_MULTI_QUEUE)
+}
+
+fn open_with(name: &str, more: libc::c_int) -> io::Result<OwnedFd> {
     let file = File::options()
         .read(true)
         .write(true)
@@ -87,7 +112,7 @@ pub fn open(name: &str) -> io::Result<OwnedFd> {
     for (place, byte) in place.zip(name.bytes()) {
         *place = byte.cast_signed();
     }
-    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | more;
     request.ifr_ifru.ifru_flags = flags as libc::c_short;
     // SAFETY: TUNSETIFF reads and writes an ifreq, which `request` is.
     if unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF, &raw mut request) } != 0 {

@@ -66,3 +66,23 @@ fn every_frame_that_the_tap_takes_comes_to_the_guest_in_its_order() {
         assert_eq!((counted.sent, counted.sent_dropped), (1000, 0));
     });
 }
+
+#[test]
+fn a_driver_of_two_queue_pairs_sends_on_both() {
+    skip_unless!(have_kvm(), "/dev/kvm cannot be opened");
+    let work = || {
+        let cmdline = format!("test=net-pairs count={OUTGOING}");
+        let mut machine = Builder::guest(&cmdline)
+            .tap_queues(tap::NAME, 2)
+            .start()
+            .expect("start");
+        machine.expect(&format!("queue 1: {OUTGOING} frames"));
+        machine.expect(&format!("queue 3: {OUTGOING} frames"));
+        machine.expect_pass();
+        let counted = tap::counters().expect("counters");
+        assert_eq!(counted.received, 2 * OUTGOING);
+    };
+    if let Err(error) = tap::in_own_network_of_queues(work) {
+        eprintln!("skipped: no network with a tap can be made: {error}");
+    }
+}

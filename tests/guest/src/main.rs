@@ -24,6 +24,7 @@
 //! | `balloon` | gives up pages as the host asks, until `q`; `r` reports free ones | |
 //! | `blkbench` | so many transfers, for a benchmark | `disk`, `count`, `depth`, `bytes`, `random`, `write`, `queues=2` |
 //! | `net-tx` | sends so many frames | `count`, `bytes`, `depth` |
+//! | `net-pairs` | sends so many frames on each of two queue pairs | `count` |
 //! | `net-rx` | takes so many frames of the host, in sequence, after the first `warm=` | `count`, `bytes`, `warm` |
 //! | `hostile` | what no driver should do, to disk, rng, console, a network card, a balloon, a screen and a keyboard | `seed`, `rounds`, `net=1`, `balloon=1`, `screen=1` |
 //! | `ioloop` | disk, rng and serial at once, every answer counted | `disk`, `count`, `depth` |
@@ -72,6 +73,7 @@ extern "C" fn user_main(start_info: u64) -> ! {
         "rng" => simple::rng(),
         "hostile" => hostile::test(&boot),
         "net-tx" => net::transmit(&boot),
+        "net-pairs" => net::pairs(&boot),
         "net-rx" => net::receive(&boot),
         "ioloop" => ioloop::test(&boot),
         other => panic!("no test is called {other}"),

@@ -13,6 +13,10 @@ pub const NETWORK: u16 = 1;
 /// Its queues.
 const RECEIVE: u16 = 0;
 pub const TRANSMIT: u16 = 1;
+/// A control queue, and several queue pairs.
+const PAIRS_FEATURES: u64 = 1 << 17 | 1 << 22;
+/// Class 4, command 0 of the control queue.
+const SET_PAIRS: u32 = 4;
 /// Bytes of virtio's header before each frame.
 const HEADER: u64 = 12;
 /// Room for a frame with its header.
@@ -41,6 +45,12 @@ impl Side {
 
     fn buffer(&self, slot: u16) -> u64 {
         self.buffers + u64::from(slot) * BUFFER
+    }
+
+    /// Sends a frame of 64 bytes.
+    fn send_short(&mut self, slot: u16) {
+        let frame = Part::to_device(self.buffer(slot), (HEADER + 64) as u32);
+        self.queue.submit(slot, &[frame]);
     }
 
     fn finished(&mut self) -> (u16, u32) {
@@ -86,6 +96,50 @@ pub fn transmit(boot: &Boot) {
         kicks += u64::from(side.queue.kick());
     }
     say!("done kicks={kicks}");
+}
+
+/// Test: takes two queue pairs into use (5.1.6.5.5), and sends `count=` frames on each at once.
+pub fn pairs(boot: &Boot) {
+    let count = boot.number("count", 1000);
+    let mut device = Device::find(NETWORK, 0).start(PAIRS_FEATURES, PAIRS_FEATURES);
+    let [_, first, _, second, mut control]: [Queue; 5] = device.queues();
+    let place = memory::take(4096);
+    // Class, command, the number of pairs, and the answer.
+    store(place, u32::from(2u16) << 16 | SET_PAIRS);
+    store(place + 4, 0xeeu8);
+    let command = [Part::to_device(place, 4), Part::from_device(place + 4, 1)];
+    control.submit(0, &command);
+    let _told = control.kick();
+    memory::wait_for("the control queue", || control.done());
+    let answer: u8 = load(place + 4);
+    assert!(answer == 0, "two pairs are answered with {answer}");
+    let mut sides = [(1, first), (3, second)].map(|(number, queue)| {
+        let buffers = memory::take(u64::from(queue.requests()) * BUFFER);
+        (number, Side { queue, buffers }, [0u64; 2])
+    });
+    for (_, side, [sent, _]) in &mut sides {
+        for slot in 0..side.queue.requests() {
+            address(side.buffer(slot) + HEADER);
+            side.send_short(slot);
+            *sent += 1;
+        }
+        let _told = side.queue.kick();
+    }
+    while sides.iter().any(|(.., [_, done])| *done < count) {
+        for (_, side, [sent, done]) in &mut sides {
+            while let Some((slot, _)) = side.queue.done() {
+                *done += 1;
+                if *sent < count {
+                    side.send_short(slot);
+                    *sent += 1;
+                }
+            }
+            let _told = side.queue.kick();
+        }
+    }
+    for (number, _, [_, done]) in &sides {
+        say!("queue {number}: {done} frames");
+    }
 }
 
 /// Broadcast, from an address of this guest.

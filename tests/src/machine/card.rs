@@ -13,6 +13,8 @@ use vmm_api::spec::NetBackend;
 pub(super) enum Card {
     /// A tap, by its name.
     Tap(String),
+    /// So many queues of a tap.
+    Queues(String, usize),
     /// A peer on a stream.
     Stream(Arc<UnixStream>),
 }
@@ -21,6 +23,10 @@ impl Card {
     pub(super) fn open(&self, opened: &mut Opened) -> io::Result<NetBackend> {
         Ok(match self {
             Self::Tap(name) => NetBackend::Taps(vec![opened.keep(tap::open(name)?)]),
+            Self::Queues(name, count) => {
+                let queues = (0..*count).map(|_| Ok(opened.keep(tap::open_queue(name)?)));
+                NetBackend::Taps(queues.collect::<io::Result<_>>()?)
+            }
             Self::Stream(socket) => NetBackend::Stream(opened.keep(socket.try_clone()?)),
         })
     }
@@ -30,6 +36,12 @@ impl Builder {
     /// A network card on the tap of this name, in the network of the thread that prepares the machine.
     pub fn tap(mut self, name: &str) -> Self {
         self.card = Some(Card::Tap(name.into()));
+        self
+    }
+
+    /// A network card with so many queue pairs, on a tap that has several queues.
+    pub fn tap_queues(mut self, name: &str, count: usize) -> Self {
+        self.card = Some(Card::Queues(name.into(), count));
         self
     }
 

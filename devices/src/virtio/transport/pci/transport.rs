@@ -1,7 +1,7 @@
 //! The live half of the transport: queues that are on, their doorbells and interrupts, and how they
 //! all end.
 //!
-//! A doorbell that the kernel hears without an exit takes milliseconds to set up and to take away, for the
+//! A doorbell that the kernel hears without an exit may take milliseconds to set up and to take away, for the
 //! kernel waits until no vCPU looks at the old list. So only a queue whose doorbell rings often where the
 //! BAR is gets one: a queue that is hardly used costs nothing, and a BAR that moves without end little.
 //!
