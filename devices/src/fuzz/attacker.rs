@@ -8,6 +8,8 @@ use vmm_api::spec::PciAddress;
 
 /// Bytes of low RAM.
 pub(super) const RAM: usize = 0x10_0000;
+/// Queues that are driven at most.
+const QUEUES: usize = 6;
 /// Entries of every ring.
 const SIZE: u16 = 16;
 /// The rings of queue n begin here: descriptors, then a page each for available, used and an indirect
@@ -39,7 +41,7 @@ pub(super) struct Attacker<'m> {
     address: PciAddress,
     queues: u16,
     /// What every available ring has come to.
-    made: [u16; 4],
+    made: [u16; QUEUES],
 }
 
 impl<'m> Attacker<'m> {
@@ -48,8 +50,8 @@ impl<'m> Attacker<'m> {
         let this = Self {
             machine,
             address,
-            queues: queues.min(4),
-            made: [0; 4],
+            queues: queues.min(QUEUES as u16),
+            made: [0; QUEUES],
         };
         this.enable();
         this
@@ -108,7 +110,7 @@ impl<'m> Attacker<'m> {
             self.write(0x1c, &1_u16.to_le_bytes());
         }
         self.write(0x14, &[15]);
-        self.made = [0; 4];
+        self.made = [0; QUEUES];
     }
 
     /// One thing; false when the device must be asked by its host instead (pause, serve, ...).

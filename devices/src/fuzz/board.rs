@@ -10,11 +10,14 @@ use crate::pci::{BarPlan, ECAM_BASE};
 use crate::registry::{self, Context, CreateError};
 use crate::state::{Origin, Saved, Section};
 use crate::testing::FakeMachine;
+use rustix::fs::{MemfdFlags, memfd_create};
 use std::cell::Cell;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace};
 use vmm_api::spec::{
-    DebugExitSpec, DeviceKind, DeviceSpec, PciAddress, PvPanicSpec, RootPortSpec, SerialSpec,
+    DebugConsoleSpec, DebugExitSpec, DeviceKind, DeviceSpec, Fd, PciAddress, PvPanicSpec,
+    RootPortSpec, SerialSpec,
 };
 
 /// Steps of one body.
@@ -23,11 +26,14 @@ const STEPS: usize = 600;
 const PORTS: &[u16] = &[
     0x20, 0x21, 0xa0, 0xa1, 0x4d0, 0x4d1, 0x40, 0x41, 0x42, 0x43, 0x60, 0x61, 0x64, 0x70, 0x71,
     0x92, 0xf4, 0x510, 0x511, 0x514, 0x518, 0x3f8, 0x3f9, 0x3fa, 0x3fb, 0x3fc, 0x3fd, 0x3fe, 0x3ff,
-    0x505, 0x600, 0x602, 0x604, 0x605, 0x608, 0x620, 0x628, 0x62f, 0x67f, 0xcf8, 0xcf9, 0xcfc,
+    0x505, 0x600, 0x602, 0x604, 0x605, 0x608, 0x620, 0x628, 0x402, 0x67f, 0xcf8, 0xcf9, 0xcfc,
     0xcfd, 0xcfe, 0xcff,
 ];
 
-/// A machine with one of everything that needs no file.
+/// The number of the debug console's file.
+const OUTPUT: i32 = 9;
+
+/// A machine with one of everything that needs no file of a host.
 pub(super) struct Pc {
     pub(super) machine: FakeMachine,
     chipset: Chipset,
@@ -59,6 +65,7 @@ impl Pc {
         };
         let mut devices = chipset.devices();
         devices.push(machine.context.pci.clone());
+        context.files.add(OUTPUT, output().map_err(no_file)?);
         for spec in specs() {
             let own = of(&spec.id);
             devices.push(registry::create(&spec, &context, origin(own.as_deref()))?);
@@ -176,6 +183,19 @@ fn origin(saved: Option<&[Section]>) -> Origin<'_> {
     saved.map_or(Origin::Fresh, Origin::Restored)
 }
 
+/// A file in memory for what the firmware says.
+fn output() -> std::io::Result<OwnedFd> {
+    Ok(memfd_create("output", MemfdFlags::CLOEXEC)?)
+}
+
+fn no_file(source: std::io::Error) -> CreateError {
+    CreateError::Host {
+        id: "debug-console0".into(),
+        what: "a file in memory".into(),
+        source,
+    }
+}
+
 fn port(script: &mut Script<'_>) -> u16 {
     match script.below(16) {
         0 => script.word(),
@@ -204,6 +224,10 @@ fn specs() -> Vec<DeviceSpec> {
         plain(
             "debug-exit0",
             DeviceKind::DebugExit(DebugExitSpec::default()),
+        ),
+        plain(
+            "debug-console0",
+            DeviceKind::DebugConsole(DebugConsoleSpec { output: Fd(OUTPUT) }),
         ),
         bridge(1, 2, 0),
         bridge(2, 2, 1),

@@ -203,7 +203,7 @@ fn attack(
 }
 
 /// As [`attack`], with features that the driver asks for.
-fn attack_with(
+pub(super) fn attack_with(
     features: u64,
     machine: &FakeMachine,
     device: &Arc<dyn Device>,

@@ -13,6 +13,7 @@
 //! | `attacker` | a driver that does anything to a virtio function |
 //! | `functions` | virtio functions and the devices behind them |
 //! | `board` | ports, configuration space, bridges: the whole machine |
+//! | `serial` | a console device and a client of its port |
 //! | `saved` | saved state that was tampered with |
 //! | `seeds` | inputs that get to the heart of a body |
 
@@ -23,6 +24,7 @@ mod functions;
 mod saved;
 mod script;
 pub mod seeds;
+mod serial;
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -31,6 +33,7 @@ pub use board::{pci, ports};
 pub use chains::{block_request, chains, net_control};
 pub use functions::{balloon, block, gpu, input, net, net_stream, rng, transport};
 pub use saved::saved_state;
+pub use serial::virtio_console;
 
 /// A viewer of a console that says anything. Whether it was let in.
 pub fn console(bytes: &[u8]) -> bool {

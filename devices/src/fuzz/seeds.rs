@@ -151,6 +151,29 @@ pub fn rng() -> Vec<u8> {
     steps.seed()
 }
 
+/// A port that the driver has, opens, and writes to while a client is there.
+pub fn virtio_console() -> Vec<u8> {
+    // Several ports, the usual features, and messages by their places in the body's lists: it can take
+    // ports, has port 1, and opens it.
+    let said = [[0, 0, 1], [1, 2, 1], [1, 5, 1]].concat();
+    let mut first = [&[1][..], &FEATURES, &said].concat();
+    first.resize(1 + FEATURES.len() + 3 * super::serial::MESSAGES, 0);
+    let mut steps = Steps::after(&first);
+    steps.host();
+    for at in 0..3 {
+        steps.describe(3, at, at, (HEADER, NONE));
+        steps.offer(3, at);
+    }
+    steps.wait();
+    steps.describe(5, 0, 100, (SECTOR, NONE));
+    steps.offer(5, 0);
+    for _ in 0..3 {
+        steps.wait();
+        steps.host();
+    }
+    steps.seed()
+}
+
 /// A picture that is made, given memory, filled, and shown.
 pub fn gpu() -> Vec<u8> {
     // Kinds and numbers by their places in the body's lists.

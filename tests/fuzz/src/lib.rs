@@ -5,8 +5,9 @@
 //! for a bounded number of rounds on every CI run; the program `fuzz` is a seeded mutation loop for longer
 //! runs on stable Rust; `fuzz_targets/` wraps the same bodies for cargo-fuzz, which follows coverage.
 //!
-//! Inputs: `seeds` of each target are made here, `corpus/TARGET/` holds more of them as files, and
-//! `regressions/TARGET/` every input that once found something. All of them are always run first.
+//! Inputs: `seeds` of each target are made here, `corpus/TARGET/` holds more of them as files (each body
+//! has some: `tests/kept.rs`), and `regressions/TARGET/` every input that once found something. All of them
+//! are always run first.
 #![deny(unsafe_code)]
 
 pub mod mutate;
@@ -86,6 +87,13 @@ pub const TARGETS: &[Target] = &[
         "an entropy source with its worker",
         devices::fuzz::rng,
         || seeds::scripts(devices::fuzz::seeds::rng()),
+        150,
+    ),
+    target(
+        "virtio-console",
+        "a console device's driver and a client of its port",
+        devices::fuzz::virtio_console,
+        || seeds::scripts(devices::fuzz::seeds::virtio_console()),
         150,
     ),
     target(
