@@ -201,6 +201,34 @@ pub fn check_memory(
     }))
 }
 
+/// Where the first part of a guest's RAM ends at the latest; the rest begins at 4 GiB.
+const LOW_RAM_KIB: u64 = 2816 << 10;
+
+/// Why guest memory cannot be made of huge pages of this size, both in KiB: each of its two parts has
+/// to be a whole number of them.
+pub fn huge_page_misfit(wanted_kib: u64, page_kib: u64) -> Option<String> {
+    let page = page_kib.max(1);
+    let low = wanted_kib.min(LOW_RAM_KIB);
+    if low.is_multiple_of(page) && (wanted_kib - low).is_multiple_of(page) {
+        return None;
+    }
+    let (below, most) = (
+        wanted_kib - wanted_kib % page,
+        LOW_RAM_KIB - LOW_RAM_KIB % page,
+    );
+    let why = format!("{wanted_kib} KiB of memory cannot be made of huge pages of {page} KiB");
+    Some(if wanted_kib > most && !LOW_RAM_KIB.is_multiple_of(page) {
+        format!(
+            "{why}: what lies below 4 GiB ends at {LOW_RAM_KIB} KiB, so at most {most} KiB can; use pages of 2 MiB"
+        )
+    } else if below == 0 {
+        format!("{why}; give it {page} KiB, or use smaller pages")
+    } else {
+        let above = below + page;
+        format!("{why}; give it {below} or {above} KiB, or use smaller pages")
+    })
+}
+
 /// What `vm nodeinfo` tells.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Node {
@@ -290,6 +318,18 @@ mod tests {
         assert!(check_memory(1101, None, HOST).is_err());
         check_memory(4096, Some(0), HOST).unwrap();
         assert!(check_memory(4097, Some(2048), HOST).is_err());
+    }
+
+    #[test]
+    fn huge_pages_have_to_fit_both_parts_of_ram() {
+        const GIB: u64 = 1 << 20;
+        for (memory, page) in [(GIB, GIB), (2 * GIB, GIB), (6 * GIB, 2048), (2048, 2048)] {
+            assert_eq!(huge_page_misfit(memory, page), None, "{memory} of {page}");
+        }
+        let why = |memory, page| huge_page_misfit(memory, page).expect("refused");
+        assert!(why(4 * GIB, GIB).contains("at most 2097152 KiB can; use pages of 2 MiB"));
+        assert!(why(GIB / 4, GIB).ends_with("give it 1048576 KiB, or use smaller pages"));
+        assert!(why(3000, 2048).contains("give it 2048 or 4096 KiB"));
     }
 
     #[test]

@@ -71,6 +71,9 @@ pub fn build(model: &model::Domain, uuid: Uuid, file: &str, means: &Means<'_>) -
         huge,
         host::memory(),
     )?);
+    if let Some(why) = huge.and_then(|page| host::huge_page_misfit(model.memory.size_kib, page)) {
+        return Err(place.refuse(model.memory.at, why));
+    }
     let mut descriptors = Descriptors::default();
     let boot = boot::source(model, bios, &place, &mut descriptors)?;
     let mut devices = devices(model, &place, &mut descriptors)?;
