@@ -1,7 +1,6 @@
 //! Threads that several disks share, by number: libvirt's iothreads; and the one of input devices.
 //!
-//! A thread is started when the first queue of a disk that names it is turned on, and ends with the
-//! last of its disks. A disk that drives its file by another engine than the thread's first one gets
+//! A thread is started with the first disk that names it, and ends with the last of its disks. A disk that drives its file by another engine than the thread's first one gets
 //! a thread of the same number beside it, since a thread has one engine.
 
 use super::worker::Worker;

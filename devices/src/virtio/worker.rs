@@ -1,6 +1,6 @@
 //! One thread with one executor that serves a set of queues.
 //!
-//! It is started when the first queue is turned on, sleeps in the kernel while there is nothing to
+//! It is started when the first queue is turned on, an iothread with its first disk, sleeps in the kernel while there is nothing to
 //! do, and ends when its owner drops it. Tasks arrive from other threads as closures that make a
 //! future *on* the worker, since futures of the executor never leave their thread.
 //!
@@ -41,6 +41,16 @@ impl Shared {
     }
 }
 
+/// A thread inherits the processors of whoever starts it: a vCPU, when its guest turned a queue on,
+/// whose pin is its own. Pins of the other threads are those of the process's first one.
+fn run_where_the_first_thread_does() {
+    let first = rustix::process::getpid();
+    if let Ok(processors) = rustix::thread::sched_getaffinity(Some(first)) {
+        // Then it stays where it is, and works there too.
+        let _ = rustix::thread::sched_setaffinity(None, &processors);
+    }
+}
+
 /// A worker thread. Dropping it drops its tasks, waits for their transfers and joins the thread.
 pub struct Worker {
     shared: Arc<Shared>,
@@ -68,14 +78,17 @@ impl Worker {
         let thread = Builder::new()
             .name(name.into())
             .stack_size(STACK_SIZE)
-            .spawn(move || match Executor::new(engine) {
-                Ok(executor) => {
-                    // The starter waits for this: it cannot be gone.
-                    let _ = ready.send(Ok(()));
-                    executor.block_on(serve(&theirs));
-                }
-                Err(error) => {
-                    let _ = ready.send(Err(error));
+            .spawn(move || {
+                run_where_the_first_thread_does();
+                match Executor::new(engine) {
+                    Ok(executor) => {
+                        // The starter waits for this: it cannot be gone.
+                        let _ = ready.send(Ok(()));
+                        executor.block_on(serve(&theirs));
+                    }
+                    Err(error) => {
+                        let _ = ready.send(Err(error));
+                    }
                 }
             })?;
         let worker = Self {

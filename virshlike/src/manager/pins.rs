@@ -100,8 +100,14 @@ impl Manager {
         let _lock = self.store.lock_domain(domain.uuid, &domain.name)?;
         let (mut document, model) = self.current_definition(domain, Some(&guest))?;
         refuse_stranger(&model, pinned)?;
-        let everywhere = list.unwrap_or_else(every_processor);
-        pin_threads(process(&guest)?, pinned, &everywhere)?;
+        let pid = process(&guest)?;
+        // An iothread that loses its pin runs where the emulator's threads do.
+        let otherwise = match pinned {
+            Pinned::Iothread(_) => model.cputune.others().cloned(),
+            Pinned::Vcpu(_) | Pinned::Emulator => None,
+        };
+        let everywhere = list.or(otherwise).unwrap_or_else(every_processor);
+        pin_threads(pid, pinned, &everywhere, &model.cputune)?;
         model::set_pin(&mut document, pinned, text.as_deref()).map_err(|found| mistakes(&found))?;
         guest.dir().write_live(document.as_str())?;
         self.note(domain.uuid, "pin", &domain.name, &format!("{pinned:?}"));
@@ -136,22 +142,29 @@ pub(super) fn apply(guest: &Guest, tune: &CpuTune, vcpus: u32) -> Result<()> {
         std::thread::sleep(Duration::from_millis(1));
     }
     if let Some(list) = tune.others() {
-        pin_threads(pid, Pinned::Emulator, list)?;
+        pin_threads(pid, Pinned::Emulator, list, tune)?;
+    }
+    for (id, list) in &tune.iothreads {
+        pin_threads(pid, Pinned::Iothread(*id), list, tune)?;
     }
     for index in 0..vcpus {
         // A vCPU inherits nothing from the threads around it.
         let list = tune.vcpu(index).cloned().unwrap_or_else(every_processor);
-        pin_threads(pid, Pinned::Vcpu(index), &list)?;
+        pin_threads(pid, Pinned::Vcpu(index), &list, tune)?;
     }
     Ok(())
 }
 
-fn pin_threads(pid: u32, pinned: Pinned, list: &CpuList) -> Result<()> {
+fn pin_threads(pid: u32, pinned: Pinned, list: &CpuList, tune: &CpuTune) -> Result<()> {
     let (what, done) = match pinned {
         Pinned::Vcpu(index) => (format!("vCPU {index}"), threads::pin_vcpu(pid, index, list)),
         Pinned::Emulator => (
             "the emulator's threads".to_string(),
-            threads::pin_others(pid, list),
+            threads::pin_others(pid, list, &tune.iothreads.keys().copied().collect()),
+        ),
+        Pinned::Iothread(id) => (
+            format!("iothread {id}"),
+            threads::pin_iothread(pid, id, list),
         ),
     };
     done.map_err(|error| {
@@ -189,7 +202,11 @@ fn refuse_stranger(model: &model::Domain, pinned: Pinned) -> Result<()> {
             );
             Err(Error::new(Kind::Usage, message))
         }
-        Pinned::Vcpu(_) | Pinned::Emulator => Ok(()),
+        Pinned::Iothread(id) if !model.iothreads.contains(&id) => {
+            let message = format!("invalid argument: iothread {id} not found");
+            Err(Error::new(Kind::Usage, message).hint(format!("vm iothreadinfo {}", model.name)))
+        }
+        Pinned::Vcpu(_) | Pinned::Emulator | Pinned::Iothread(_) => Ok(()),
     }
 }
 

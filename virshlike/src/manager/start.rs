@@ -32,6 +32,8 @@ use vmm_api::state::RunState;
 
 /// How long a process may take from its start to its hello.
 const HELLO: Duration = Duration::from_secs(30);
+/// How long a process may take to be gone after its last word.
+const GONE: Duration = Duration::from_secs(2);
 /// Bytes of one file of the process's own log.
 const VMM_LOG: u64 = 1 << 20;
 /// The run lock gets at least this number: descriptors close in order, so the lock is given up
@@ -202,7 +204,7 @@ impl Manager {
         });
         if let Err(error) = up {
             // A guest may be through before it was asked: that is a start and an end, no failure.
-            if process.ended().is_some() && ended_in_peace(&dir) {
+            if error.kind == Kind::Guest && ended_soon(process.as_mut()) && ended_in_peace(&dir) {
                 return Ok(started(record, built.warnings));
             }
             let error = last_words(error, process.as_mut(), &dir, &logs);
@@ -320,6 +322,18 @@ fn started(record: RunRecord, warnings: Vec<String>) -> Started {
     }
 }
 
+/// Whether a process that no longer answers has ended: it closes its socket a little before.
+fn ended_soon(process: &mut dyn Launched) -> bool {
+    let until = Instant::now() + GONE;
+    while process.ended().is_none() {
+        if Instant::now() >= until {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    true
+}
+
 fn ended_in_peace(dir: &RunDir) -> bool {
     dir.end_record().is_some_and(|end| {
         matches!(
@@ -388,7 +402,7 @@ fn wait_until_up(guest: &Guest, paused: bool) -> Result<()> {
 
 /// Adds what a failed process said: its end record, or the end of its log.
 fn last_words(error: Error, process: &mut dyn Launched, dir: &RunDir, logs: &Path) -> Error {
-    let waited = Instant::now() + Duration::from_secs(2);
+    let waited = Instant::now() + GONE;
     let mut status = process.ended();
     while status.is_none() && error.kind == Kind::Guest && Instant::now() < waited {
         std::thread::sleep(Duration::from_millis(5));

@@ -4,7 +4,7 @@
 use super::schema;
 use super::value;
 use crate::runtime::limits::CpuMax;
-use crate::xml::{Diagnostics, Document, Edits, NewElement, Position};
+use crate::xml::{Diagnostics, Document, Edits, Element, NewElement, Position};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Processors of the host by number.
@@ -17,8 +17,10 @@ pub struct CpuTune {
     pub default: Option<CpuList>,
     /// `<vcpupin>` by vCPU.
     pub vcpus: BTreeMap<u32, CpuList>,
-    /// `<emulatorpin>`: every thread that is no vCPU.
+    /// `<emulatorpin>`: every thread that is no vCPU, and no iothread with a list of its own.
     pub emulator: Option<CpuList>,
+    /// `<iothreadpin>` by iothread.
+    pub iothreads: BTreeMap<u32, CpuList>,
     /// `<shares>`: the weight of the whole process beside others, 1 to 10000.
     pub shares: Option<u64>,
     /// `<global_quota>` and `<global_period>`: the most CPU time of the whole process.
@@ -59,12 +61,20 @@ pub struct MemTune {
 impl CpuTune {
     /// Whether any thread is kept to some processors.
     pub fn has_pins(&self) -> bool {
-        self.default.is_some() || !self.vcpus.is_empty() || self.emulator.is_some()
+        self.default.is_some()
+            || !self.vcpus.is_empty()
+            || self.emulator.is_some()
+            || !self.iothreads.is_empty()
     }
 
     /// Where a vCPU may run, when that is limited.
     pub fn vcpu(&self, index: u32) -> Option<&CpuList> {
         self.vcpus.get(&index).or(self.default.as_ref())
+    }
+
+    /// Where an iothread may run, when that is limited.
+    pub fn iothread(&self, id: u32) -> Option<&CpuList> {
+        self.iothreads.get(&id).or(self.others())
     }
 
     /// Where the other threads may run, when that is limited.
@@ -87,8 +97,21 @@ pub fn cpu_list(text: &str) -> Option<CpuList> {
 pub enum Pinned {
     /// One vCPU's.
     Vcpu(u32),
-    /// Every thread that is no vCPU.
+    /// Every thread that is no vCPU, and no iothread that has a pin of its own.
     Emulator,
+    /// One iothread's.
+    Iothread(u32),
+}
+
+impl Pinned {
+    /// The element that says so, and how it names a thread.
+    fn element(self) -> (&'static str, Option<(&'static str, String)>) {
+        match self {
+            Self::Vcpu(index) => ("vcpupin", Some(("vcpu", index.to_string()))),
+            Self::Emulator => ("emulatorpin", None),
+            Self::Iothread(id) => ("iothreadpin", Some(("iothread", id.to_string()))),
+        }
+    }
 }
 
 /// Writes a pin into a definition; `None` takes it out.
@@ -103,24 +126,21 @@ pub fn set_pin(
     let mut edits = Edits::new();
     let root = document.root();
     let tune = root.child("cputune");
-    let vcpu = match pinned {
-        Pinned::Vcpu(index) => Some(index.to_string()),
-        Pinned::Emulator => None,
+    let (element, thread) = pinned.element();
+    let is_it = |pin: &Element<'_>| match &thread {
+        Some((name, number)) => pin.value(name) == Some(number),
+        None => true,
     };
-    let found = tune.and_then(|tune| match &vcpu {
-        Some(index) => tune
-            .children_named("vcpupin")
-            .find(|pin| pin.value("vcpu") == Some(index)),
-        None => tune.child("emulatorpin"),
-    });
+    let found = tune.and_then(|tune| tune.children_named(element).find(is_it));
     match (found, list) {
         (Some(pin), Some(list)) => edits.set_attribute(pin.id(), "cpuset", list),
         (Some(pin), None) => edits.remove(pin.id()),
         (None, None) => {}
         (None, Some(list)) => {
-            let pin = match vcpu {
-                Some(index) => NewElement::new("vcpupin").attribute("vcpu", index),
-                None => NewElement::new("emulatorpin"),
+            let pin = NewElement::new(element);
+            let pin = match thread {
+                Some((name, number)) => pin.attribute(name, number),
+                None => pin,
             };
             let pin = pin.attribute("cpuset", list);
             match tune {
@@ -161,6 +181,10 @@ mod tests {
         assert_eq!(tune.others(), Some(&[3].into()));
         assert!(pin(Pinned::Vcpu(2), None).vcpus.is_empty());
         assert!(!pin(Pinned::Emulator, None).has_pins());
+        let tune = pin(Pinned::Iothread(2), Some("0-1"));
+        assert_eq!(tune.iothread(2), Some(&[0, 1].into()));
+        assert_eq!(tune.iothread(1), None);
+        assert!(!pin(Pinned::Iothread(2), None).has_pins());
     }
 
     #[test]
@@ -217,6 +241,12 @@ mod tests {
                 "twice",
             ),
             ("<vcpupin vcpu='0'/>", "no cpuset"),
+            ("<iothreadpin cpuset='1'/>", "no iothread"),
+            ("<iothreadpin iothread='0' cpuset='1'/>", "'0'"),
+            (
+                "<iothreadpin iothread='1' cpuset='1'/><iothreadpin iothread='1' cpuset='2'/>",
+                "twice",
+            ),
             ("<vcpupin cpuset='1'/>", "no vcpu"),
             ("<emulatorpin cpuset='a'/>", "'a'"),
         ] {

@@ -116,19 +116,43 @@ fn allowed_of(status: &str) -> Option<String> {
 /// # Errors
 /// There is no such thread; none of the processors is there.
 pub fn pin_vcpu(pid: u32, index: u32, list: &BTreeSet<u32>) -> io::Result<()> {
-    let name = format!("vcpu{index}");
-    let thread = tasks_of(pid).find(|(_, comm)| *comm == name);
-    let (thread, _) = thread.ok_or_else(|| io::Error::other("it has no such thread"))?;
-    pin(thread, list)
+    match pin_named(pid, &format!("vcpu{index}"), list)? {
+        0 => Err(io::Error::other("it has no such thread")),
+        _ => Ok(()),
+    }
 }
 
-/// Lets every thread that is no vCPU's run on these processors only; later ones inherit that.
+/// Lets the threads of one iothread run on these processors only: one for each engine of its disks, and
+/// none where no disk names it.
 ///
 /// # Errors
 /// None of the processors is there.
-pub fn pin_others(pid: u32, list: &BTreeSet<u32>) -> io::Result<()> {
+pub fn pin_iothread(pid: u32, id: u32, list: &BTreeSet<u32>) -> io::Result<()> {
+    pin_named(pid, &format!("iothread{id}"), list).map(drop)
+}
+
+/// Pins all threads of this name; how many these are.
+fn pin_named(pid: u32, name: &str, list: &BTreeSet<u32>) -> io::Result<usize> {
+    let mut count = 0;
+    for (thread, _) in tasks_of(pid).filter(|(_, comm)| comm == name) {
+        pin(thread, list)?;
+        count += 1;
+    }
+    Ok(count)
+}
+
+/// Lets every thread that is no vCPU's run on these processors only, and that of no iothread which is
+/// pinned by itself; later ones inherit that.
+///
+/// # Errors
+/// None of the processors is there.
+pub fn pin_others(pid: u32, list: &BTreeSet<u32>, pinned: &BTreeSet<u32>) -> io::Result<()> {
+    let by_itself = |name: &str| {
+        let id = name.strip_prefix("iothread").and_then(|id| id.parse().ok());
+        id.is_some_and(|id| pinned.contains(&id))
+    };
     for (thread, name) in tasks_of(pid) {
-        if name.strip_prefix("vcpu").is_some_and(is_number) {
+        if name.strip_prefix("vcpu").is_some_and(is_number) || by_itself(&name) {
             continue;
         }
         match pin(thread, list) {

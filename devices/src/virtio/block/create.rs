@@ -34,6 +34,13 @@ pub fn create(
     let image = open(id, spec, &context.files)?;
     let saved = state::load(id, capacity(&image), origin)?;
     let block = Block::new(id, spec, image, context);
+    block
+        .start_iothreads()
+        .map_err(|source| CreateError::Host {
+            id: id.to_string(),
+            what: "cannot start its iothreads".into(),
+            source,
+        })?;
     if let Some(saved) = saved {
         block.restore(&saved);
     }

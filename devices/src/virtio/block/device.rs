@@ -74,6 +74,19 @@ impl Block {
         self.disk.set_writeback(state.writeback);
     }
 
+    /// Starts the iothreads that the spec names: they are there before the guest runs, for whoever
+    /// pins them. A thread of the disk alone waits until the guest turns a queue on.
+    ///
+    /// # Errors
+    /// As [`Worker::start`].
+    pub(super) fn start_iothreads(&self) -> io::Result<()> {
+        if !self.spec.iothreads.is_empty() {
+            let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+            *workers = self.start_workers()?;
+        }
+        Ok(())
+    }
+
     /// The iothreads that the spec names, else a thread for this disk alone.
     fn start_workers(&self) -> io::Result<Vec<Arc<Worker>>> {
         let engine = self.engine();

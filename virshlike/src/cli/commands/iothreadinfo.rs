@@ -3,6 +3,7 @@
 use crate::cli::table::Table;
 use crate::cli::{Context, Group, Verb};
 use crate::error::Result;
+use crate::manager::node::format_list;
 use crate::runtime::threads::{allowed, iothreads_of};
 use serde::Serialize;
 
@@ -20,7 +21,7 @@ pub struct Iothreadinfo {
 struct Line {
     iothread: u32,
     affinity: String,
-    /// Whether a disk of the guest has started it.
+    /// Whether a disk of the guest runs on it.
     started: bool,
 }
 
@@ -47,7 +48,11 @@ impl Verb for Iothreadinfo {
             .iter()
             .map(|id| Line {
                 iothread: *id,
-                affinity: threads.get(id).unwrap_or(&otherwise).clone(),
+                affinity: match (threads.get(id), pid, model.cputune.iothread(*id)) {
+                    (Some(list), ..) => list.clone(),
+                    (None, None, Some(list)) => format_list(list),
+                    _ => otherwise.clone(),
+                },
                 started: threads.contains_key(id),
             })
             .collect();

@@ -42,7 +42,7 @@ pub struct Iothreadpin {
     /// The thread's number
     #[arg(id = "iothread", value_name = "ID")]
     iothread: u32,
-    /// The new list, such as 0-3,^2
+    /// The new list, such as 0-3,^2; r takes the pin away
     #[arg(id = "cpulist", value_name = "CPULIST")]
     cpulist: String,
     #[command(flatten)]
@@ -155,15 +155,10 @@ impl Verb for Iothreadpin {
 
     fn run(self, context: &Context) -> Result<()> {
         let domain = context.domain(&self.domain)?;
-        context.manager()?.affected(&domain, self.scope.affects())?;
-        Err(Error::new(
-            Kind::Unsupported,
-            format!(
-                "iothread {} of domain '{}' cannot be pinned to {}: this is not built yet",
-                self.iothread, domain.name, self.cpulist
-            ),
-        )
-        .cause("iothreads run where the emulator's threads do")
-        .hint(format!("vm emulatorpin {} {}", domain.name, self.cpulist)))
+        let pinned = Pinned::Iothread(self.iothread);
+        let affects = self.scope.affects();
+        context
+            .manager()?
+            .pin(&domain, pinned, &self.cpulist, affects)
     }
 }

@@ -7,6 +7,7 @@ use crate::model::tune::{CpuList, CpuTune, MemTune, NumaMode, NumaTune, cpu_list
 use crate::model::value;
 use crate::runtime::limits::{CpuMax, PERIODS, QUOTAS, WEIGHTS};
 use crate::xml::Element;
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 /// The largest weight of a cgroup v2.
@@ -57,9 +58,32 @@ pub(super) fn cputune(
     tune.emulator = element
         .child("emulatorpin")
         .and_then(|pin| list(pin, findings));
+    tune.iothreads = iothreadpins(element, findings);
     tune.shares = shares(element, findings);
     tune.global = global(element, findings);
     tune
+}
+
+/// Whether there are such iothreads is seen at the start; one that is not there is pinned nowhere.
+fn iothreadpins(element: Element<'_>, findings: &mut Findings<'_>) -> BTreeMap<u32, CpuList> {
+    let mut pins = BTreeMap::new();
+    for pin in element.children_named("iothreadpin") {
+        if pin.attribute("iothread").is_none() {
+            missing(pin, "iothread", findings);
+            continue;
+        }
+        let id = findings.parsed(pin, "iothread", "a number from 1", |text| {
+            value::unsigned32(text).filter(|id| *id > 0)
+        });
+        let (Some(id), Some(list)) = (id, list(pin, findings)) else {
+            continue;
+        };
+        if pins.insert(id, list).is_some() {
+            let message = format!("<iothreadpin iothread='{id}'> is there twice");
+            findings.error(pin.position(), message);
+        }
+    }
+    pins
 }
 
 /// libvirt passes the number on as it is; cgroup v2 takes fewer than cgroup v1.
@@ -183,6 +207,9 @@ fn missing(pin: Element<'_>, attribute: &str, findings: &mut Findings<'_>) {
     findings.error_with_hint(
         pin.position(),
         message,
-        "write <vcpupin vcpu='0' cpuset='0-3'/> or <emulatorpin cpuset='0-3'/>",
+        match pin.name() {
+            "iothreadpin" => "write <iothreadpin iothread='1' cpuset='0-3'/>",
+            _ => "write <vcpupin vcpu='0' cpuset='0-3'/> or <emulatorpin cpuset='0-3'/>",
+        },
     );
 }

@@ -69,11 +69,11 @@ fn queues_on_threads_of_their_own_share_one_qcow2_image() {
     let machine = FakeMachine::new(0x80_0000);
     let device = qcow2_disk(&machine, open());
     let driver = Driver::find(&machine, ADDRESS);
+    let threads = ["iothread71", "iothread72", "iothread73"];
+    // They are there before the guest does anything, and are the ones that serve it.
+    assert_eq!(threads.map(named), [1; 3]);
     let mut rings = driver.start(FEATURES | FEATURE_MQ, &[128; QUEUES as usize], RINGS);
-    assert_eq!(
-        ["iothread71", "iothread72", "iothread73"].map(named),
-        [1; 3]
-    );
+    assert_eq!(threads.map(named), [1; 3]);
     // Piece number N of the disk is written by queue N % QUEUES: neighbours race for every cluster.
     let sector = |ring: u16, at: u64| (at * u64::from(QUEUES) + u64::from(ring)) * (BYTES / 512);
     let place = |ring: u16| DATA + u64::from(ring) * 0x10_0000 + 0x10_0000;

@@ -68,13 +68,13 @@ const CPUS: Group = Group {
         honoured(
             "cputune/emulatorpin",
             Empty,
-            "the processors that all other threads run on",
+            "the processors that all other threads run on, iothreads without a pin among them",
         ),
         part("cputune/emulatorpin@cpuset", Set),
-        warned(
+        honoured(
             "cputune/iothreadpin",
             Empty,
-            "each disk has a worker of its own",
+            "the processors that an iothread runs on",
         )
         .many(),
         warned(
