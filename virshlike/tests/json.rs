@@ -21,7 +21,8 @@ const HEAD: &str = "# JSON output
 
 With `--format json` every listing and every fact is printed as JSON on standard output, without
 sentences; errors go to standard error as `{\"error\": {\"kind\", \"message\", \"causes\", \"hints\"}}` on one
-line. `vm event` and `vm net-event` print one object per line; `--xpath` of `vm dumpxml` and
+line, mistakes on the command line too, and warnings and hints as `{\"warning\": text}` and
+`{\"hint\": text}`. `vm event` and `vm net-event` print one object per line; `--xpath` of `vm dumpxml` and
 `vm net-dumpxml` prints a list of what it finds, elements as XML and others as what they say.
 
 This is version 1. Within a version fields are only added: a program ignores those that it does not

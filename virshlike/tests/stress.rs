@@ -5,6 +5,7 @@ mod common;
 
 use common::World;
 use std::path::Path;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -27,7 +28,7 @@ impl Dice {
 fn arguments(dice: &mut Dice) -> Vec<String> {
     let name = format!("d{}", dice.roll(DOMAINS as u64));
     let other = format!("d{}", dice.roll(DOMAINS as u64));
-    let words: &[&str] = match dice.roll(14) {
+    let words: &[&str] = match dice.roll(18) {
         0..=2 => &["define", "FILE"],
         3 | 4 => &["start", "NAME"],
         5 | 6 => &["destroy", "NAME"],
@@ -37,6 +38,9 @@ fn arguments(dice: &mut Dice) -> Vec<String> {
         10 => &["resume", "NAME"],
         11 => &["autostart", "NAME"],
         12 => &["list", "--all"],
+        13 | 14 => &["create", "FILE"],
+        15 => &["edit", "NAME"],
+        16 => &["setmem", "NAME", "32M", "--config"],
         _ => &["dominfo", "NAME"],
     };
     words
@@ -68,7 +72,12 @@ fn many_commands_at_once_leave_a_store_that_every_verb_agrees_on() {
                 let mut dice = Dice(worker as u64);
                 while !over.load(Ordering::Relaxed) {
                     let arguments = arguments(&mut dice);
-                    let output = world.command("vm").args(&arguments).output().unwrap();
+                    let output = world
+                        .command("vm")
+                        .env("EDITOR", "sed -i 's/console=ttyS0/& x/'")
+                        .args(&arguments)
+                        .output()
+                        .unwrap();
                     let code = output.status.code();
                     let errors = String::from_utf8_lossy(&output.stderr);
                     assert!(
@@ -94,6 +103,52 @@ fn many_commands_at_once_leave_a_store_that_every_verb_agrees_on() {
         "hardly anything was done"
     );
     agree(&world);
+}
+
+/// Starts two commands at once and waits for both.
+fn at_once(world: &World, one: &[&str], other: &[&str]) {
+    let spawn = |words: &[&str]| {
+        let mut command = world.command("vm");
+        command
+            .args(words)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        command.spawn().expect("vm runs")
+    };
+    let (mut one, mut other) = (spawn(one), spawn(other));
+    one.wait().expect("vm ends");
+    other.wait().expect("vm ends");
+}
+
+#[test]
+fn a_name_belongs_to_one_domain_whoever_comes_first() {
+    let world = World::new();
+    for round in 0..10 {
+        let (x, y) = (format!("x{round}"), format!("y{round}"));
+        let file = format!("{x}.xml");
+        world.write_xml(&x, "");
+        world.write_xml(&y, "");
+        at_once(&world, &["define", &file], &["create", &file]);
+        one_domain(&world, &x);
+        let _ = world.vm(&["destroy", &x]);
+        let _ = world.vm(&["undefine", &x]);
+        world.ok(&["define", &format!("{y}.xml")]);
+        at_once(&world, &["domrename", &y, &x], &["create", &file]);
+        one_domain(&world, &x);
+    }
+}
+
+/// Says that what runs under a name is what is defined under it, if both are there.
+fn one_domain(world: &World, name: &str) {
+    let list = world.ok(&["-q", "list", "--all"]);
+    let mut lines = list.lines().map(|line| line.split_whitespace());
+    let words: Vec<&str> = lines
+        .find_map(|mut words| {
+            (words.clone().nth(1) == Some(name)).then(|| words.by_ref().collect())
+        })
+        .unwrap_or_else(|| panic!("{name} is not there:\n{list}"));
+    let state = world.ok(&["-q", "domstate", name]);
+    assert_eq!(state.trim(), words[2..].join(" "), "{name}:\n{list}");
 }
 
 /// Copies the store as a backup program would, file by file while it changes, and reads the copy.

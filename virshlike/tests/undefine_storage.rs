@@ -65,6 +65,26 @@ fn without_a_terminal_images_are_deleted_only_with_yes() {
 }
 
 #[test]
+fn an_image_that_is_gone_already_is_told_of_and_keeps_nothing_back() {
+    let world = World::new();
+    let (gone, own) = (
+        image(&world, &["-f", "qcow2"], "gone.qcow2"),
+        image(&world, &["-f", "qcow2"], "own.qcow2"),
+    );
+    define(&world, "web", &[(&gone, ""), (&own, "")]);
+    fs::remove_file(&gone).expect("an image");
+    let output = world.vm(&["undefine", "web", "--remove-all-storage", "--yes"]);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    assert!(
+        errors.contains("warning: disk 'vda'") && errors.contains("gone.qcow2"),
+        "{errors}"
+    );
+    assert!(!own.exists());
+    assert_eq!(world.ok(&["-q", "list", "--all", "--name"]), "");
+}
+
+#[test]
 fn named_disks_go_and_others_stay() {
     let world = World::new();
     let (one, two) = (

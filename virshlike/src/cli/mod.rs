@@ -48,8 +48,39 @@ pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     completion::answer(&arguments).unwrap_or_else(|| {
         log_to_stderr();
-        run(&arguments)
+        match commands_in_one_word(&arguments) {
+            Some((global, line)) => run_line(global, line),
+            None => run(&arguments),
+        }
     })
+}
+
+/// virsh's way to give several commands: all of them in the one word behind the global options.
+fn commands_in_one_word(arguments: &[OsString]) -> Option<(&[OsString], &str)> {
+    let (line, global) = arguments.split_last()?;
+    let line = line.to_str().filter(|line| line.contains([' ', ';']))?;
+    let mut words = global.iter().skip(1);
+    while let Some(word) = words.next() {
+        match word.to_str()? {
+            "-c" | "--connect" | "--format" => {
+                words.next()?;
+            }
+            word if word.starts_with('-') => {}
+            _ => return None,
+        }
+    }
+    // The last word may be the value of an option before it.
+    let last = global.last().filter(|_| global.len() > 1);
+    let value = last.is_some_and(|word| word == "-c" || word == "--connect" || word == "--format");
+    (!value && !line.starts_with('-')).then_some((global, line))
+}
+
+/// The commands of a line, as the shell runs them; the exit code is the last one's.
+fn run_line(global: &[OsString], line: &str) -> ExitCode {
+    let format = format_of(global);
+    let quiet = global.iter().any(|word| word == "-q" || word == "--quiet");
+    let context = Context::new(None, Ui::new(format, quiet));
+    shell::run_line(&context, global, line)
 }
 
 /// One command line, from parsing to its last word.
@@ -58,7 +89,7 @@ fn run(arguments: &[OsString]) -> ExitCode {
         Ok(matches) => matches,
         Err(Outcome::Printed) => return ExitCode::SUCCESS,
         Err(Outcome::Failed(error)) => {
-            Ui::new(Format::Text, false).error(&error);
+            Ui::new(format_of(arguments), false).error(&error);
             return ExitCode::FAILURE;
         }
     };
@@ -98,6 +129,17 @@ fn dispatch(matches: &ArgMatches, context: &Context) -> Result<ExitCode> {
     }
 }
 
+/// The format that a command line asks for which cannot be parsed.
+fn format_of(arguments: &[OsString]) -> Format {
+    let words = arguments.iter().take_while(|word| *word != "--");
+    let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
+    let inline = words.iter().any(|word| word == "--format=json");
+    match inline || words.windows(2).any(|pair| pair == ["--format", "json"]) {
+        true => Format::Json,
+        false => Format::Text,
+    }
+}
+
 /// How parsing ended when there is nothing to run.
 enum Outcome {
     Printed,
@@ -119,6 +161,7 @@ fn parse(arguments: &[OsString]) -> Result<ArgMatches, Outcome> {
         }
         None => global(),
     };
+    let verb = line.verb.map_or("vm", |entry| entry.name);
     command.try_get_matches_from(line.words).map_err(|error| {
         if matches!(
             error.kind(),
@@ -128,12 +171,12 @@ fn parse(arguments: &[OsString]) -> Result<ArgMatches, Outcome> {
             let _ = error.print();
             return Outcome::Printed;
         }
-        Outcome::Failed(usage(&error))
+        Outcome::Failed(usage(&error, verb))
     })
 }
 
-/// A clap error in the house's form.
-fn usage(error: &clap::Error) -> Error {
+/// A clap error in the house's form; `verb` is the command that was typed.
+fn usage(error: &clap::Error, verb: &str) -> Error {
     use clap::error::{ContextKind, ContextValue};
     if error.kind() == ErrorKind::InvalidSubcommand
         && let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand)
@@ -141,9 +184,17 @@ fn usage(error: &clap::Error) -> Error {
         return unknown_command(name);
     }
     let text = error.render().to_string();
+    let text = plain_numbers(&text);
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let first = lines.next().unwrap_or("the command line is wrong");
-    let mut result = Error::new(Kind::Usage, first.strip_prefix("error: ").unwrap_or(first));
+    let first = first.strip_prefix("error: ").unwrap_or(first);
+    let mut result = Error::new(Kind::Usage, first);
+    if error.kind() == ErrorKind::MissingRequiredArgument
+        && let Some(ContextValue::Strings(names)) = error.get(ContextKind::InvalidArg)
+    {
+        result.message = format!("command '{verb}' requires {} option", names.join(" and "));
+        lines.by_ref().take(names.len()).for_each(drop);
+    }
     for line in lines {
         if let Some(tip) = line.strip_prefix("tip: ") {
             result = result.hint(tip);
@@ -156,6 +207,30 @@ fn usage(error: &clap::Error) -> Error {
         }
     }
     result
+}
+
+/// What the standard library says of words that are no numbers, in words that say what is wanted.
+fn plain_numbers(text: &str) -> String {
+    [
+        ("invalid digit found in string", "a whole number is wanted"),
+        (
+            "cannot parse integer from empty string",
+            "a whole number is wanted",
+        ),
+        (
+            "number too large to fit in target type",
+            "the number is too big",
+        ),
+        (
+            "number too small to fit in target type",
+            "the number is too small",
+        ),
+        ("invalid float literal", "a number is wanted"),
+    ]
+    .iter()
+    .fold(text.to_string(), |text, (theirs, ours)| {
+        text.replace(theirs, ours)
+    })
 }
 
 fn unknown_command(name: &str) -> Error {
@@ -270,5 +345,38 @@ mod tests {
             assert_eq!(error.kind, Kind::Usage);
             assert!(!error.message.starts_with("error"), "{error}");
         }
+    }
+
+    #[test]
+    fn what_is_missing_or_no_number_is_said_in_one_sentence() {
+        let message = |words: &[&str]| {
+            let words: Vec<_> = words.iter().map(OsString::from).collect();
+            match parse(&words) {
+                Err(Outcome::Failed(error)) => error,
+                _ => panic!("{words:?} was taken"),
+            }
+        };
+        let error = message(&["vm", "domblkinfo", "x"]);
+        assert!(
+            error.message.starts_with("command 'domblkinfo' requires <"),
+            "{error}"
+        );
+        assert!(error.message.ends_with(" option"), "{error}");
+        assert!(error.causes.is_empty(), "{error}");
+        let error = message(&["vm", "shutdown", "x", "--wait", "y"]);
+        assert!(
+            error.message.ends_with("a whole number is wanted"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn programs_are_told_of_usage_errors_in_their_format() {
+        let format =
+            |words: &[&str]| format_of(&words.iter().map(OsString::from).collect::<Vec<_>>());
+        assert_eq!(format(&["vm", "lst", "--format", "json"]), Format::Json);
+        assert_eq!(format(&["vm", "--format=json", "lst"]), Format::Json);
+        assert_eq!(format(&["vm", "lst", "json"]), Format::Text);
+        assert_eq!(format(&["vm", "lst", "--", "--format=json"]), Format::Text);
     }
 }

@@ -91,7 +91,8 @@ impl Entry {
             group: V::GROUP,
             command: || V::augment_args(Command::new(V::NAME)),
             run: |matches, context| {
-                let verb = V::from_arg_matches(matches).map_err(|error| super::usage(&error))?;
+                let verb =
+                    V::from_arg_matches(matches).map_err(|error| super::usage(&error, V::NAME))?;
                 verb.run_with_code(context)
             },
         }

@@ -158,6 +158,12 @@ impl Ui {
     }
 
     fn note(&self, label: &str, colour: &str, text: &str) {
+        if self.is_json() {
+            let line = serde_json::json!({ label: text });
+            // Where standard error is gone there is nobody to tell.
+            let _ = writeln!(io::stderr(), "{line}");
+            return;
+        }
         let label = if self.colour {
             format!("\x1b[{colour}m{label}:\x1b[0m")
         } else {

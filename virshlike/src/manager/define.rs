@@ -33,6 +33,11 @@ impl Manager {
     /// Mistakes in the text; a name or UUID that another domain has; a store that cannot be
     /// written. The old definition then stands.
     pub fn define(&self, text: &str, file: &str) -> Result<Defined> {
+        self.define_over(text, file, None)
+    }
+
+    /// Defines, where `before` is given only over just that text.
+    fn define_over(&self, text: &str, file: &str, before: Option<&str>) -> Result<Defined> {
         let mut checked = definition::check(text, file)?;
         name::check(&checked.model.name)?;
         self.sweep();
@@ -46,7 +51,15 @@ impl Manager {
         self.refuse_conflict(&name, uuid, &survey)?;
         warn_of_others(&mut checked, &survey);
         let text = checked.document.text();
-        let changed = self.store.read(&name)?.is_none_or(|old| old.text != text);
+        let old = self.store.read(&name)?.map(|old| old.text);
+        if before.is_some() && before != old.as_deref() {
+            return Err(Error::new(
+                Kind::Busy,
+                format!("the definition of '{name}' was changed by another command meanwhile"),
+            )
+            .hint("look at it and edit again"));
+        }
+        let changed = old.is_none_or(|old| old != text);
         if changed {
             writer.put(&name, &text)?;
             self.adopt_transient(uuid)?;
@@ -276,21 +289,7 @@ impl Manager {
                     .hint("define a new domain instead"),
             );
         }
-        if self
-            .store
-            .read(&domain.name)?
-            .is_none_or(|stored| stored.text != old)
-        {
-            return Err(Error::new(
-                Kind::Busy,
-                format!(
-                    "the definition of '{}' was changed by another command meanwhile",
-                    domain.name
-                ),
-            )
-            .hint("look at it and edit again"));
-        }
-        self.define(new, file)
+        self.define_over(new, file, Some(old))
     }
 
     /// Writes back what completion added to a definition that somebody edited by hand.

@@ -280,9 +280,11 @@ impl Manager {
     }
 
     /// Gives the run its id, never given twice while the host is up, and writes its record. Under
-    /// the store's lock, so that no two runs get one name.
+    /// the store's lock, so that no two runs, and no run and another's definition, get one name.
     fn register(&self, dir: &RunDir, record: &mut RunRecord) -> Result<()> {
-        let _writer = self.store.writer()?;
+        let writer = self.store.writer()?;
+        // A name that was free when this start began may have been defined or given since.
+        self.refuse_conflict(&record.name, record.uuid, &writer.survey()?)?;
         let guests = self.guests()?;
         if guests.iter().any(|guest| guest.record.name == record.name) {
             return Err(Error::new(

@@ -55,8 +55,20 @@ impl Manager {
         let users = self.users_but(domain)?;
         chosen
             .into_iter()
+            .filter(|(_, path)| !is_gone(path))
             .map(|(target, path)| doom(target, path, &users))
             .collect()
+    }
+
+    /// Targets and paths of the images that `wanted` names and that are not there.
+    ///
+    /// # Errors
+    /// No such disk.
+    pub fn storage_gone(&self, domain: &Domain, wanted: &Wanted) -> Result<Vec<(String, PathBuf)>> {
+        let (_, model) = self.current_definition(domain, None)?;
+        let mut chosen = choose(&model, wanted)?;
+        chosen.retain(|(_, path)| is_gone(path));
+        Ok(chosen)
     }
 
     /// Undefines a domain and deletes the images that [`Manager::storage_to_delete`] has chosen.
@@ -173,6 +185,11 @@ fn choose(model: &model::Domain, wanted: &Wanted) -> Result<Vec<(String, PathBuf
         }
     }
     Ok(chosen)
+}
+
+/// Whether nothing is there, not even a link that leads nowhere.
+fn is_gone(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
 
 fn doom(target: String, path: PathBuf, users: &BTreeMap<Identity, String>) -> Result<Doomed> {

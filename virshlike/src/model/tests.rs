@@ -109,7 +109,7 @@ fn every_mistake_is_told_at_once_with_the_right_word() {
         .replace("bus='virtio'", "bus='virtoi'");
     let message = refusal(&text);
     for (place, words) in [
-        ("5:3", "did you mean <vcpus>"),
+        ("5:3", "did you mean <vcpus> or <vcpu>?"),
         ("5:44", "more than the 2"),
         ("14:28", "did you mean 'cache'"),
         ("15:30", "did you mean 'virtio'"),

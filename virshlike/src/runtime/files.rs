@@ -175,7 +175,28 @@ fn near(folder: &Path, wanted: &str) -> Option<String> {
         .take(1000)
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .collect();
-    crate::store::name::nearest(wanted, names.iter().map(String::as_str)).map(str::to_string)
+    let likely = names
+        .iter()
+        .map(String::as_str)
+        .filter(|name| is_slip(wanted, name));
+    crate::store::name::nearest(wanted, likely).map(str::to_string)
+}
+
+/// Whether one file's name may be a slip of the finger for the other's: images are told apart by
+/// numbers and by what stands before the ending, so `b2.qcow2` is not meant by `b1.qcow2`.
+fn is_slip(wanted: &str, name: &str) -> bool {
+    let stem = |name: &str| {
+        let stem = Path::new(name).file_stem().unwrap_or_default();
+        stem.to_string_lossy().into_owned()
+    };
+    let digits = |stem: &str| {
+        stem.matches(|c: char| c.is_ascii_digit())
+            .collect::<String>()
+    };
+    let (wanted, name) = (stem(wanted), stem(name));
+    let most = wanted.chars().count() / 4;
+    digits(&wanted) == digits(&name)
+        && (name.starts_with(&wanted) || strsim::damerau_levenshtein(&wanted, &name) <= most)
 }
 
 fn forbidden(base: Error, path: &Path, access: Access) -> Error {
@@ -234,6 +255,16 @@ fn owner(uid: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_image_is_no_slip_of_the_finger() {
+        assert!(is_slip("cetnos.qcow2", "centos.qcow2"));
+        assert!(is_slip("disk", "disk.qcow2"));
+        assert!(is_slip("root.img", "root.qcow2"));
+        assert!(!is_slip("b1.qcow2", "b2.qcow2"));
+        assert!(!is_slip("web.qcow2", "db.qcow2"));
+        assert!(!is_slip("a.img", "b.img"));
+    }
 
     #[test]
     fn the_missing_component_is_named_with_the_nearest_name() {

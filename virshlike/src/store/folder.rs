@@ -3,7 +3,7 @@
 
 use super::atomic::TEMP_PREFIX;
 use super::index::Stamp;
-use rustix::fs::{AtFlags, Mode, OFlags, RawDir};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir};
 use std::fs::File;
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
@@ -53,6 +53,7 @@ impl Folder {
                 listing.leftovers.push(name.to_string());
             } else if let Some(name) = name.strip_suffix(".xml")
                 && !name.starts_with('.')
+                && entry.file_type() != FileType::Directory
             {
                 listing.names.push(name.to_string());
             }
@@ -113,6 +114,7 @@ mod tests {
     #[test]
     fn definitions_and_leftovers_are_told_apart() {
         let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("folder.xml")).unwrap();
         for name in ["b.xml", "a.xml", ".tmp-1-0", ".hidden.xml", "note.txt"] {
             fs::write(dir.path().join(name), name).unwrap();
         }

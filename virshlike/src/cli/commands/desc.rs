@@ -42,31 +42,16 @@ impl Verb for Desc {
         let manager = context.manager()?;
         let domain = context.domain(&self.domain)?;
         let what = if self.title { "title" } else { "description" };
-        let changes = self.edit || !self.text.is_empty();
         let affects = Affects {
             live: self.live,
             config: self.config,
         };
         // What is read where both are meant is the running one.
         let (guest, _) = manager.affected(&domain, affects)?;
-        if changes {
-            let text = match self.edit {
-                true => {
-                    let (_, model) = manager.current_definition(&domain, guest.as_ref())?;
-                    let old = if self.title {
-                        model.title
-                    } else {
-                        model.description
-                    };
-                    let new = edit_text(&old.unwrap_or_default(), "description.txt")?;
-                    new.trim_end().to_string()
-                }
-                false => self.text.join(" "),
-            };
-            manager.describe(&domain, what, &text, affects)?;
-            return context
-                .ui
-                .sentence(format!("Domain {what} updated successfully"));
+        let updated = format!("Domain {what} updated successfully");
+        if !self.text.is_empty() {
+            manager.describe(&domain, what, &self.text.join(" "), affects)?;
+            return context.ui.sentence(updated);
         }
         let (_, model) = manager.current_definition(&domain, guest.as_ref())?;
         let found = if self.title {
@@ -74,6 +59,21 @@ impl Verb for Desc {
         } else {
             model.description
         };
+        if self.edit {
+            let old = found.unwrap_or_default();
+            let changed = edit_text(&old, "description.txt", |new| {
+                let new = new.trim_end();
+                if new == old.trim_end() {
+                    return Ok(false);
+                }
+                manager.describe(&domain, what, new, affects)?;
+                Ok(true)
+            })?;
+            return context.ui.sentence(match changed {
+                true => updated,
+                false => format!("Domain {what} not changed"),
+            });
+        }
         if context.ui.is_json() {
             return context.ui.json(&found);
         }

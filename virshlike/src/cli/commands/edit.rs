@@ -1,16 +1,18 @@
 //! `vm edit`: the story of one edit.
 //!
-//! The definition is copied to a private file and the editor started on it. What comes out is
+//! The definition is copied to a file that nobody else may read, and the editor started on it. What comes out is
 //! checked as `define` checks it; a mistake is shown with its line, and on a terminal the person is
 //! asked whether to try again. Nothing is written before the text is right, and a failed edit never
 //! exits with 0.
 
+use super::define::text_of;
 use crate::cli::{Context, Group, Verb};
 use crate::error::{Error, Kind, Result, plain_io};
 use crate::xml::Diagnostics;
-use std::fs;
+use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, BufRead, IsTerminal, Write};
-use std::path::Path;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Change a domain's definition with $VISUAL or $EDITOR
@@ -57,30 +59,27 @@ pub struct Target<'a> {
 /// One edit: `replace` gets the text before, the text after and what messages call it.
 ///
 /// # Errors
-/// No editor, or a text that is wrong when the person gives up.
+/// No editor, or a text that is wrong when the person gives up. The text is then kept.
 pub fn edit_loop(
     context: &Context,
     target: &Target<'_>,
     before: &str,
     replace: impl Fn(&str, &str, &str) -> Result<Diagnostics>,
 ) -> Result<()> {
-    let folder = tempfile::Builder::new()
-        .prefix("vm-edit-")
-        .tempdir()
-        .map_err(|error| Error::io("create a file in", &std::env::temp_dir(), &error))?;
     let file = format!("{}.xml", target.name);
-    let path = folder.path().join(&file);
-    fs::write(&path, before).map_err(|error| Error::io("write", &path, &error))?;
+    let draft = Draft::new(before, &file)?;
     let shown = &target.shown;
     loop {
-        edit(&path)?;
-        let after = fs::read_to_string(&path).map_err(|error| Error::io("read", &path, &error))?;
-        if after == before {
+        if let Err(error) = edit(&draft.path) {
+            return Err(draft.give_up(error));
+        }
+        let after = draft.text(&file);
+        if after.as_ref().is_ok_and(|after| after == before) {
             return context
                 .ui
                 .sentence(format!("{shown} XML configuration not changed."));
         }
-        let error = match replace(before, &after, &file) {
+        let error = match after.and_then(|after| replace(before, &after, &file)) {
             Ok(warnings) => {
                 for warning in &warnings {
                     context.ui.warn(warning);
@@ -91,37 +90,82 @@ pub fn edit_loop(
             }
             Err(error) => error,
         };
-        match ask(context, &error)? {
+        let answer = ask(context, &error, &draft.path);
+        match answer.unwrap_or(Answer::GiveUp) {
             Answer::Again => {}
-            Answer::Restart => {
-                fs::write(&path, before).map_err(|error| Error::io("write", &path, &error))?;
+            Answer::Restart => draft.write(before)?,
+            Answer::GiveUp => {
+                let what = format!("Failed to edit {} '{}'", target.kind, target.name);
+                return Err(draft.give_up(error.context(what)));
             }
-            Answer::GiveUp => return Err(give_up(target, folder, error)),
         }
     }
 }
 
-/// The text is kept: what somebody typed is worth more than a clean temporary directory.
-fn give_up(target: &Target<'_>, folder: tempfile::TempDir, error: Error) -> Error {
-    let kept = folder.keep();
-    error
-        .context(format!("Failed to edit {} '{}'", target.kind, target.name))
-        .hint(format!("your text is kept in {}", kept.display()))
-}
-
-/// A text as it comes out of an editor.
+/// One edit of a short text: `take` gets what came out of the editor.
 ///
 /// # Errors
-/// No room for a private file, or an editor that fails.
-pub fn edit_text(before: &str, name: &str) -> Result<String> {
-    let folder = tempfile::Builder::new()
-        .prefix("vm-edit-")
-        .tempdir()
-        .map_err(|error| Error::io("create a file in", &std::env::temp_dir(), &error))?;
-    let path = folder.path().join(name);
-    fs::write(&path, before).map_err(|error| Error::io("write", &path, &error))?;
-    edit(&path)?;
-    fs::read_to_string(&path).map_err(|error| Error::io("read", &path, &error))
+/// No room for a private file, an editor that fails, or what `take` says; a changed text is then kept.
+pub fn edit_text<T>(before: &str, name: &str, take: impl FnOnce(&str) -> Result<T>) -> Result<T> {
+    let draft = Draft::new(before, name)?;
+    edit(&draft.path)
+        .and_then(|()| draft.text(name))
+        .and_then(|after| take(&after))
+        .map_err(|error| draft.give_up(error))
+}
+
+/// A text while somebody edits it, in a folder that nobody else may enter: definitions hold
+/// passwords. The folder goes with it, unless the text is worth keeping.
+#[derive(Debug)]
+struct Draft {
+    folder: tempfile::TempDir,
+    path: PathBuf,
+    before: String,
+}
+
+impl Draft {
+    fn new(before: &str, name: &str) -> Result<Self> {
+        let folder = tempfile::Builder::new()
+            .prefix("vm-edit-")
+            .permissions(Permissions::from_mode(0o700))
+            .tempdir()
+            .map_err(|error| Error::io("create a file in", &std::env::temp_dir(), &error))?;
+        let path = folder.path().join(name);
+        let draft = Self {
+            folder,
+            path,
+            before: before.to_string(),
+        };
+        draft.write(before)?;
+        Ok(draft)
+    }
+
+    fn write(&self, text: &str) -> Result<()> {
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&self.path)
+            .and_then(|mut file| file.write_all(text.as_bytes()))
+            .map_err(|error| Error::io("write", &self.path, &error))
+    }
+
+    /// What the editor left.
+    fn text(&self, name: &str) -> Result<String> {
+        let bytes = fs::read(&self.path).map_err(|error| Error::io("read", &self.path, &error))?;
+        text_of(bytes, name)
+    }
+
+    /// A changed text is kept: what somebody typed is worth more than a clean temporary directory.
+    fn give_up(self, error: Error) -> Error {
+        // A text that cannot be read may be one that somebody typed.
+        if fs::read(&self.path).is_ok_and(|now| now == self.before.as_bytes()) {
+            return error;
+        }
+        let kept = self.folder.keep();
+        error.hint(format!("your text is kept in {}", kept.display()))
+    }
 }
 
 fn edit(path: &Path) -> Result<()> {
@@ -164,11 +208,15 @@ enum Answer {
     GiveUp,
 }
 
-fn ask(context: &Context, error: &Error) -> Result<Answer> {
+/// Asks what to do next. Ctrl+C is an answer too, so where the text is stands above the question.
+fn ask(context: &Context, error: &Error, path: &Path) -> Result<Answer> {
     if !io::stdin().is_terminal() {
         return Ok(Answer::GiveUp);
     }
     context.ui.error(error);
+    context
+        .ui
+        .hint(format!("your text is in {}", path.display()));
     loop {
         let mut out = io::stdout().lock();
         // A terminal that cannot be written to gives no answer either.

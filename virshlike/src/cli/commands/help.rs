@@ -72,7 +72,10 @@ fn group_text(group: Group) -> String {
     let entries = registry::ENTRIES
         .iter()
         .filter(|entry| entry.group == group);
-    format!(" {title} (help keyword '{keyword}'):\n{}", lines(entries))
+    let mut entries: Vec<&Entry> = entries.collect();
+    entries.sort_by_key(|entry| entry.name);
+    let text = lines(entries.into_iter());
+    format!(" {title} (help keyword '{keyword}'):\n{text}")
 }
 
 fn lines<'a>(entries: impl Iterator<Item = &'a Entry>) -> String {

@@ -25,7 +25,7 @@ pub struct List {
     /// Print ids only
     #[arg(long, conflicts_with_all = ["name", "uuid"])]
     id: bool,
-    /// Print a table, also with --name and --uuid
+    /// Print a table, as without --name, --uuid and --id
     #[arg(long, conflicts_with_all = ["name", "uuid", "id"])]
     table: bool,
     /// Add the title

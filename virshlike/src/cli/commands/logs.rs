@@ -57,14 +57,42 @@ impl Verb for Logs {
             )));
         }
         context.ui.no_end();
-        context
-            .ui
-            .data(&String::from_utf8_lossy(last_lines(&bytes, self.lines)))?;
+        let show = if self.console {
+            as_it_is
+        } else {
+            in_local_time
+        };
+        context.ui.data(&show(&String::from_utf8_lossy(last_lines(
+            &bytes, self.lines,
+        ))))?;
         if self.follow {
-            follow(context, &folder.join(name))?;
+            follow(context, &folder.join(name), show)?;
         }
         Ok(())
     }
+}
+
+fn as_it_is(text: &str) -> String {
+    text.to_string()
+}
+
+/// The process counts seconds since the epoch at the start of its lines; people read the time of day.
+fn in_local_time(text: &str) -> String {
+    text.split_inclusive('\n')
+        .map(|line| {
+            let stamp = line.split_once(' ').and_then(|(stamp, rest)| {
+                let (seconds, millis) = stamp.split_once('.')?;
+                let nanos = millis.parse::<i32>().ok()?.checked_mul(1_000_000)?;
+                let time = jiff::Timestamp::new(seconds.parse().ok()?, nanos).ok()?;
+                let zoned = time.to_zoned(jiff::tz::TimeZone::system());
+                Some((zoned.strftime("%Y-%m-%d %H:%M:%S%.3f%z"), rest))
+            });
+            match stamp {
+                Some((time, rest)) => format!("{time} {rest}"),
+                None => line.to_string(),
+            }
+        })
+        .collect()
 }
 
 fn read_all(path: &Path, bytes: &mut Vec<u8>) -> Result<bool> {
@@ -97,7 +125,7 @@ fn last_lines(bytes: &[u8], lines: Option<usize>) -> &[u8] {
 
 /// Prints what is added. A file that became shorter was started again: its old content is in the
 /// next one, and was printed before.
-fn follow(context: &Context, path: &PathBuf) -> Result<()> {
+fn follow(context: &Context, path: &PathBuf, show: fn(&str) -> String) -> Result<()> {
     let mut at = std::fs::metadata(path).map_or(0, |found| found.len());
     loop {
         std::thread::sleep(TICK);
@@ -117,13 +145,27 @@ fn follow(context: &Context, path: &PathBuf) -> Result<()> {
             .and_then(|_| file.read_to_end(&mut bytes));
         read.map_err(|error| Error::io("read", path, &error))?;
         at += u64::try_from(bytes.len()).unwrap_or(0);
-        context.ui.data(&String::from_utf8_lossy(&bytes))?;
+        context.ui.data(&show(&String::from_utf8_lossy(&bytes)))?;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stamps_become_the_time_of_day_and_other_lines_stay() {
+        let shown = in_local_time("1700000000.250 INFO machine: up\nfree text\n1.5x y\n");
+        let mut lines = shown.lines();
+        let first = lines.next().unwrap();
+        assert!(first.starts_with("2023-11-1"), "{first}");
+        assert!(
+            first.contains(".250") && first.ends_with(" INFO machine: up"),
+            "{first}"
+        );
+        assert_eq!(lines.collect::<Vec<_>>(), ["free text", "1.5x y"]);
+        assert_eq!(in_local_time("9.9999999999 x"), "9.9999999999 x");
+    }
 
     #[test]
     fn lines_are_counted_from_the_end() {

@@ -60,16 +60,7 @@ impl Verb for Metadata {
             manager.set_metadata(&domain, &self.uri, None, affects)?;
             return context.ui.sentence("Metadata removed");
         }
-        let xml = match self.set.clone() {
-            Some(xml) => Some(xml),
-            None if self.edit => {
-                let old = manager.metadata(&domain, &self.uri, config)?;
-                let old = old.unwrap_or_default();
-                Some(edit_text(&old, "metadata.xml")?).filter(|new| *new != old)
-            }
-            None => None,
-        };
-        if let Some(xml) = xml {
+        let set = |xml: &str| {
             let key = self.key.as_deref().ok_or_else(|| {
                 Error::new(
                     Kind::Usage,
@@ -77,11 +68,29 @@ impl Verb for Metadata {
                 )
                 .hint("such as --key app")
             })?;
-            manager.set_metadata(&domain, &self.uri, Some((key, &xml)), affects)?;
+            manager.set_metadata(&domain, &self.uri, Some((key, xml)), affects)
+        };
+        let xml = match self.set.clone() {
+            Some(xml) => Some(xml),
+            None if self.edit => {
+                let old = manager.metadata(&domain, &self.uri, config)?;
+                let old = old.unwrap_or_default();
+                let changed = edit_text(&old, "metadata.xml", |new| {
+                    if new != old {
+                        set(new)?;
+                    }
+                    Ok(new != old)
+                })?;
+                return context.ui.sentence(match changed {
+                    true => "Metadata modified",
+                    false => "Metadata not changed",
+                });
+            }
+            None => None,
+        };
+        if let Some(xml) = xml {
+            set(&xml)?;
             return context.ui.sentence("Metadata modified");
-        }
-        if self.edit {
-            return context.ui.sentence("Metadata not changed");
         }
         let found = manager.metadata(&domain, &self.uri, config)?;
         if context.ui.is_json() {

@@ -55,9 +55,18 @@ impl Verb for Undefine {
         let failed =
             |error: Error| error.context(format!("Failed to undefine domain '{}'", domain.name));
         let doomed = match self.wanted() {
-            Some(wanted) => manager
-                .storage_to_delete(&domain, &wanted)
-                .map_err(failed)?,
+            Some(wanted) => {
+                let doomed = manager
+                    .storage_to_delete(&domain, &wanted)
+                    .map_err(failed)?;
+                for (target, path) in manager.storage_gone(&domain, &wanted).map_err(failed)? {
+                    let path = path.display();
+                    context.ui.warn(format!(
+                        "disk '{target}': {path} is not there to be deleted"
+                    ));
+                }
+                doomed
+            }
             None => Vec::new(),
         };
         if !doomed.is_empty() && !self.yes {

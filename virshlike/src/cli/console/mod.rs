@@ -11,6 +11,7 @@ use super::Context;
 use crate::error::{Error, Kind, Result};
 use crate::manager::Domain;
 use crate::runtime::Guest;
+use crate::runtime::guest::explain;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -20,6 +21,7 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 use terminal::{Raw, Signals};
 use vmm_api::console::{Attach, Attached, MAX_LINE, Role, to_line};
+use vmm_api::control::client::ClientError;
 
 /// How long the guest's process may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -152,10 +154,19 @@ impl Session {
             Ok((reader.buffer().to_vec(), attached))
         };
         let (early, attached) = talk().map_err(|error| {
-            let what = format!("the console of domain '{name}' does not answer");
-            Error::new(Kind::Guest, what).cause(crate::error::plain_io(&error))
+            let what = format!("the console of domain '{name}'");
+            explain(&from_console(error), &what)
         })?;
         Ok((socket, early, attached))
+    }
+}
+
+/// What went wrong with a console, as it is told of the control socket.
+fn from_console(error: io::Error) -> ClientError {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::Timeout(ANSWER),
+        io::ErrorKind::UnexpectedEof => ClientError::Closed,
+        _ => ClientError::Io(error),
     }
 }
 
@@ -336,6 +347,16 @@ fn broken(error: &io::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_console_that_hangs_is_told_of_as_everything_that_hangs() {
+        let error = explain(
+            &from_console(io::ErrorKind::WouldBlock.into()),
+            "the console",
+        );
+        assert_eq!(error.message, "waited 5.0 s for an answer of the console");
+        assert!(error.hints[0].contains("vm destroy"), "{:?}", error.hints);
+    }
 
     #[test]
     fn escape_characters_are_read_and_shown_as_virsh_does() {

@@ -81,6 +81,14 @@ pub fn run(context: &Context) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Runs the commands of one line; the exit code is the last one's.
+pub fn run_line(context: &Context, global: &[OsString], line: &str) -> ExitCode {
+    match obey(context, global, line) {
+        Next::Done(Some(code)) => code,
+        Next::Quit | Next::Done(None) => ExitCode::SUCCESS,
+    }
+}
+
 fn unreadable(error: &dyn std::fmt::Display) -> Error {
     Error::new(Kind::Io, "cannot read commands").cause(error.to_string())
 }

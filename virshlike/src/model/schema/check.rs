@@ -178,7 +178,10 @@ impl Checker<'_> {
         let name = child.name();
         let parent = child.parent().map_or(self.schema.root, Element::name);
         let hint = match nearest(name, place.children.keys()) {
-            Some(near) => format!("did you mean <{near}>?"),
+            Some(near) => match singular_or_plural(near, place.children.keys()) {
+                Some(other) => format!("did you mean <{near}> or <{other}>?"),
+                None => format!("did you mean <{near}>?"),
+            },
             None => match self.schema.parents_of(name) {
                 Some(right) => format!("<{name}> belongs into <{right}>"),
                 None if place.children.is_empty() => format!("<{parent}> contains no elements"),
@@ -302,4 +305,11 @@ fn list<'a>(intro: &str, names: impl Iterator<Item = &'a str>) -> String {
     names.truncate(MAX_LISTED);
     let tail = if more { ", ..." } else { "" };
     format!("{intro} {}{tail}", names.join(", "))
+}
+
+/// The other one where an element is known in two numbers, as `<vcpu>` and `<vcpus>` are.
+fn singular_or_plural<'a>(near: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .into_iter()
+        .find(|name| name.strip_suffix('s') == Some(near) || near.strip_suffix('s') == Some(*name))
 }
