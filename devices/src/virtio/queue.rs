@@ -503,11 +503,15 @@ impl Virtqueue {
         }
     }
 
-    /// Takes no new requests and waits until none is in flight.
+    /// Takes no new requests and waits until none is in flight. The doorbell rings for those who hold
+    /// requests back.
     pub fn pause(&self) {
         let mut core = self.lock();
         if core.phase == Phase::Running {
             core.phase = Phase::Paused;
+        }
+        if core.in_flight > 0 {
+            self.kick();
         }
         core.waiters += 1;
         while core.in_flight > 0 {

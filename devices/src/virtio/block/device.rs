@@ -17,7 +17,7 @@ use images::Image;
 use images::exec::{Engine, Executor};
 use std::io;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use vmm_api::spec::{BlkSpec, DetectZeroes, DiscardMode, IoEngine, IoLimits};
 
 /// A disk.
@@ -29,6 +29,8 @@ pub(super) struct Block {
     iothreads: Arc<Iothreads>,
     /// Started with the first queue; queue N belongs to number N of them, over and over.
     workers: Mutex<Vec<Arc<Worker>>>,
+    /// What is served, to be told of other limits.
+    queues: Mutex<Vec<Weak<Virtqueue>>>,
 }
 
 impl Block {
@@ -66,6 +68,7 @@ impl Block {
             spec: spec.clone(),
             iothreads: Arc::clone(&context.iothreads),
             workers: Mutex::default(),
+            queues: Mutex::default(),
         }
     }
 
@@ -95,6 +98,10 @@ impl Block {
         }
         let ids = self.spec.iothreads.iter();
         ids.map(|id| self.iothreads.get(*id, engine)).collect()
+    }
+
+    fn queues(&self) -> MutexGuard<'_, Vec<Weak<Virtqueue>>> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn engine(&self) -> Engine {
@@ -134,6 +141,10 @@ impl VirtioDevice for Block {
         if workers.is_empty() {
             *workers = self.start_workers()?;
         }
+        let mut served = self.queues();
+        served.retain(|queue| queue.strong_count() > 0);
+        served.extend(queues.iter().map(Arc::downgrade));
+        drop(served);
         for queue in queues {
             let number = usize::from(queue.index()) % workers.len().max(1);
             let Some(worker) = workers.get(number) else {
@@ -159,6 +170,9 @@ impl VirtioDevice for Block {
 
     fn limit(&self, limits: &IoLimits) -> bool {
         self.disk.throttle.set(limits);
+        for queue in self.queues().iter().filter_map(Weak::upgrade) {
+            queue.kick();
+        }
         true
     }
 

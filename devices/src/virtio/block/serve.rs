@@ -9,6 +9,7 @@ use super::throttle::Throttle;
 use crate::host::MachineRequests;
 use crate::virtio::chain::{self, Chain};
 use crate::virtio::queue::{Element, Virtqueue};
+use crate::virtio::worker::{First, race};
 use images::error::Result;
 use images::exec::{Watch, Watched, sleep, spawn_local};
 use images::{ErrorKind, Image};
@@ -80,11 +81,12 @@ fn write_status(element: &Element, writable: u64, answer: &Answer) -> u32 {
 /// Requests that are taken together, and may be done together.
 const BATCH: usize = 64;
 
-/// While requests are held back, the queue and the limits are looked at so often.
-const LOOK: Duration = Duration::from_millis(5);
+/// The longest sleep for a request that is held back; then its limits are asked again.
+const LONGEST: Duration = Duration::from_secs(3600);
 
 /// Serves one queue until it is stopped. Each request is a task of its own, or one with its
-/// neighbours.
+/// neighbours. While some are held back the doorbell is heard too: it rings for new requests, for
+/// other limits ([`Virtqueue::kick`]), for a pause and for the end.
 pub(super) async fn serve(queue: Arc<Virtqueue>, disk: Arc<Disk>, features: u64) {
     let mut watch = Watch::new(Arc::clone(&queue) as Arc<dyn Watched>);
     let mut held = VecDeque::new();
@@ -115,15 +117,19 @@ pub(super) async fn serve(queue: Arc<Virtqueue>, disk: Arc<Disk>, features: u64)
                 tracing::error!(id = disk.id, %error, "a request was parked");
             }
         }
-        if let Some(wait) = wait {
-            sleep(wait.min(LOOK)).await;
-            if !queue.is_running() {
+        let goes_on = match wait {
+            Some(_) if !queue.is_running() => {
                 // They are parked, and come again after a resume.
                 held.clear();
+                true
             }
-            continue;
-        }
-        if taken == 0 && !queue.wait(&mut watch).await {
+            Some(wait) => {
+                let due = sleep(wait.min(LONGEST));
+                race(queue.wait(&mut watch), due).await != First::A(false)
+            }
+            None => taken > 0 || queue.wait(&mut watch).await,
+        };
+        if !goes_on {
             return;
         }
     }

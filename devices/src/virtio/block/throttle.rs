@@ -169,7 +169,7 @@ impl Throttle {
         self.limiter.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Other limits from now on; what is held is looked at again soon.
+    /// Other limits from now on. Whoever holds requests is to be woken then.
     pub(super) fn set(&self, limits: &IoLimits) {
         *self.lock() = Limiter::new(limits, self.start.elapsed());
         self.on.store(!limits.is_none(), Ordering::Release);

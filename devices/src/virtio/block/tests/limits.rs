@@ -17,6 +17,7 @@ fn limits(way: &str) -> Box<IoLimits> {
 
 const READ: u32 = 0;
 const WRITE: u32 = 1;
+const FLUSH: u32 = 4;
 const LARGE: u32 = 64 << 10;
 
 #[test]
@@ -85,6 +86,36 @@ fn reads_do_not_wait_for_the_limits_of_writes() {
     assert!(device.limit(&IoLimits::default()));
     ring.wait_used(&machine);
     assert_eq!(peek(&machine, held, 1), [status::OK]);
+}
+
+/// The worker sleeps for a write that is due in half a day: only the doorbell can wake it.
+#[test]
+fn a_worker_that_holds_a_request_hears_the_doorbell() {
+    let (machine, file) = (FakeMachine::new(0x20_0000), image());
+    let mut blk = blk();
+    blk.limits = limits("write");
+    let device = attach(&machine, &file, blk);
+    let driver = Driver::find(&machine, ADDRESS);
+    let mut ring = driver.start(FEATURES, &[64], RINGS).remove(0);
+    let data = [(DATA, LARGE, false)];
+    let first = submit(&machine, &driver, &mut ring, (WRITE, 0), &data);
+    ring.wait_used(&machine);
+    assert_eq!(peek(&machine, first, 1), [status::OK]);
+    let held = submit(&machine, &driver, &mut ring, (WRITE, 8), &data);
+    let mut send = |at: u64, kind: u32, parts: &[(u64, u32, bool)]| {
+        let status = submit(&machine, &driver, &mut ring, (kind, at * 8), parts);
+        ring.wait_used(&machine);
+        assert_eq!(peek(&machine, status, 1), [status::OK]);
+    };
+    for at in 2..8 {
+        send(at, READ, &[(DATA + u64::from(LARGE), 512, true)]);
+        send(0, FLUSH, &[]);
+    }
+    assert_eq!(peek(&machine, held, 1), [0xaa]);
+    device.pause();
+    device.resume();
+    send(1, READ, &[(DATA + u64::from(LARGE), 512, true)]);
+    assert_eq!(peek(&machine, held, 1), [0xaa]);
 }
 
 #[test]
