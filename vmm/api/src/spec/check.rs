@@ -186,6 +186,10 @@ fn check_devices(devices: &[DeviceSpec], problems: &mut Problems) {
         if device.id.is_empty() || !ids.insert(&device.id) {
             problems.add(&path, "the id is empty or taken by another device");
         }
+        if is_reserved(&device.id) {
+            let message = "this id belongs to a part that every machine has; choose another";
+            problems.add(&path, message);
+        }
         match (is_legacy(&device.kind), device.address) {
             (true, Some(_)) => {
                 problems.add(&path, "this device is not on PCI and takes no address");
@@ -217,6 +221,18 @@ fn check_devices(devices: &[DeviceSpec], problems: &mut Problems) {
         }
         check_kind(device, &path, &mut ports, problems);
     }
+}
+
+/// Names of parts of the machine itself: what is saved of them has these, so no device may.
+pub const RESERVED_IDS: [&str; 10] = [
+    "machine", "firmware", "fw-cfg", "pci", "pic", "ioapic", "pit", "rtc", "i8042", "pm",
+];
+
+/// Whether a part of the machine itself is called so, a vCPU (`vcpu0`) included.
+fn is_reserved(id: &str) -> bool {
+    let number = id.strip_prefix("vcpu");
+    let is_vcpu = number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+    is_vcpu || RESERVED_IDS.contains(&id)
 }
 
 /// Whether a device sits at fixed ports instead of on PCI.

@@ -17,7 +17,7 @@ mod memory;
 mod pci;
 
 pub use boot::{BootSpec, FIRMWARE_STEP, FirmwareSpec, MAX_BOOT_WAIT, MAX_FIRMWARE};
-pub use check::{MIN_MEMORY, Problem};
+pub use check::{MIN_MEMORY, Problem, RESERVED_IDS};
 pub use console::{ConsoleSpec, MAX_CONSOLE_PORTS, PortSpec, PortStream};
 pub use cpu::{CpuModel, CpuSpec, CpuTopology, FeaturePolicy, FeatureRule, MAX_APIC_ID, MAX_VCPUS};
 pub use device::{

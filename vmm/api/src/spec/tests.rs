@@ -93,6 +93,22 @@ fn every_conflict_is_named_at_once() {
     }
 }
 
+/// The saved state of such a device would be taken for that of the machine's own part.
+#[test]
+fn a_device_is_not_called_as_a_part_of_the_machine() {
+    for id in RESERVED_IDS.into_iter().chain(["vcpu0", "vcpu253"]) {
+        let problems = spec(vec![disk(id, "0000:00:03.0")]).check();
+        let [problem] = &problems[..] else {
+            panic!("{id}: {problems:?}");
+        };
+        assert_eq!(problem.path, format!("devices/{id}"));
+        assert!(problem.message.contains("every machine has"), "{problem}");
+    }
+    for id in ["pci.1", "vcpu", "vcpux1", "serial0", "firmware2"] {
+        assert_eq!(spec(vec![disk(id, "0000:00:03.0")]).check(), vec![], "{id}");
+    }
+}
+
 #[test]
 fn pci_addresses_read_what_they_write() {
     for text in ["0000:00:1f.7", "0000:ff:00.0"] {
