@@ -178,6 +178,11 @@ impl IrqLines for NoLines {
     }
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "others can fail")]
+fn no_chipset(_pio: &Bus, _mmio: &Bus, _requests: &Arc<FakeRequests>) -> Result<(), CreateError> {
+    Ok(())
+}
+
 /// The machine.
 pub(crate) struct FakeMachine {
     pub(crate) msis: Arc<FakeMsis>,
@@ -190,31 +195,47 @@ pub(crate) struct FakeMachine {
 impl FakeMachine {
     /// Two regions of RAM, `low` bytes at 0 and 1 MiB at 4 GiB, and an empty root complex.
     pub(crate) fn new(low: usize) -> Self {
-        Self::create(low, Origin::Fresh).expect("an empty machine")
+        let (machine, ()) =
+            Self::with_chipset(low, Origin::Fresh, no_chipset).expect("an empty machine");
+        machine
     }
 
-    /// As [`FakeMachine::new`], with a root complex that may come from saved state.
-    pub(crate) fn create(low: usize, pci: Origin<'_>) -> Result<Self, CreateError> {
+    /// As [`FakeMachine::new`], with a root complex that may come from saved state, and a chipset
+    /// that takes its places before it, as in a real machine.
+    pub(crate) fn with_chipset<T>(
+        low: usize,
+        pci: Origin<'_>,
+        chipset: impl FnOnce(&Bus, &Bus, &Arc<FakeRequests>) -> Result<T, CreateError>,
+    ) -> Result<(Self, T), CreateError> {
         let ranges = [(GuestAddress(0), low), (GuestAddress(1 << 32), 1 << 20)];
         let memory = GuestMemory::from_ranges(&ranges).expect("memory");
-        Self::on(GuestMemoryHandle::new(memory), pci, false)
+        Self::on(GuestMemoryHandle::new(memory), pci, false, chipset)
     }
 
     /// As [`FakeMachine::new`], with firmware that will give PCI functions their places.
     pub(crate) fn with_firmware(low: usize) -> Self {
         let memory = GuestMemory::from_ranges(&[(GuestAddress(0), low)]).expect("memory");
         let memory = GuestMemoryHandle::new(memory);
-        Self::on(memory, Origin::Fresh, true).expect("an empty machine")
+        let (machine, ()) =
+            Self::on(memory, Origin::Fresh, true, no_chipset).expect("an empty machine");
+        machine
     }
 
     /// A machine on existing RAM: the other side of a save and restore.
     pub(crate) fn with_memory(memory: GuestMemoryHandle, pci: Origin<'_>) -> Self {
-        Self::on(memory, pci, false).expect("an empty machine")
+        let (machine, ()) = Self::on(memory, pci, false, no_chipset).expect("an empty machine");
+        machine
     }
 
-    fn on(memory: GuestMemoryHandle, pci: Origin<'_>, firmware: bool) -> Result<Self, CreateError> {
+    fn on<T>(
+        memory: GuestMemoryHandle,
+        pci: Origin<'_>,
+        firmware: bool,
+        chipset: impl FnOnce(&Bus, &Bus, &Arc<FakeRequests>) -> Result<T, CreateError>,
+    ) -> Result<(Self, T), CreateError> {
         let (pio, mmio) = (Bus::new(), Bus::new());
         let requests = Arc::new(FakeRequests::default());
+        let chipset = chipset(&pio, &mmio, &requests)?;
         let (msis, doorbells) = (Arc::default(), Arc::default());
         let parts = PciRootParts {
             pio: pio.clone(),
@@ -235,13 +256,14 @@ impl FakeMachine {
             files: Arc::new(Files::default()),
             pci: PciRoot::create(parts, pci)?,
         };
-        Ok(Self {
+        let machine = Self {
             msis,
             doorbells,
             requests,
             memory,
             context,
-        })
+        };
+        Ok((machine, chipset))
     }
 
     /// A write by a vCPU: rings the doorbell that is registered there, or goes to the bus.

@@ -2,6 +2,7 @@
 
 use super::functions::{Toy, plug_toy};
 use super::script::Script;
+use crate::bus::Bus;
 use crate::device::Device;
 use crate::legacy::fw_cfg::{self, FwCfg, Item};
 use crate::legacy::testing::{FakeApic, FakeExtInt};
@@ -9,7 +10,7 @@ use crate::legacy::{Chipset, ChipsetHost, ChipsetOptions};
 use crate::pci::{BarPlan, ECAM_BASE};
 use crate::registry::{self, Context, CreateError};
 use crate::state::{Origin, Saved, Section};
-use crate::testing::FakeMachine;
+use crate::testing::{FakeMachine, FakeRequests};
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::cell::Cell;
 use std::os::fd::OwnedFd;
@@ -50,15 +51,19 @@ impl Pc {
             saved.map(|all| all.iter().filter(own).cloned().collect())
         };
         let root = of(crate::pci::ID);
-        let machine = FakeMachine::create(0x1_0000, origin(root.as_deref()))?;
-        let host = ChipsetHost {
-            pio: machine.context.pio.clone(),
-            mmio: machine.context.mmio.clone(),
-            apic: Arc::new(FakeApic::default()),
-            ext_int: Arc::new(FakeExtInt::default()),
-            requests: machine.requests.clone(),
+        // In the order of the real machine: a guest may put the ECAM where the chipset is.
+        let chipset = |pio: &Bus, mmio: &Bus, requests: &Arc<FakeRequests>| {
+            let host = ChipsetHost {
+                pio: pio.clone(),
+                mmio: mmio.clone(),
+                apic: Arc::new(FakeApic::default()),
+                ext_int: Arc::new(FakeExtInt::default()),
+                requests: requests.clone(),
+            };
+            Chipset::create(&host, &ChipsetOptions::default(), origin(saved))
         };
-        let chipset = Chipset::create(&host, &ChipsetOptions::default(), origin(saved))?;
+        let (machine, chipset) =
+            FakeMachine::with_chipset(0x1_0000, origin(root.as_deref()), chipset)?;
         let context = Context {
             irqs: chipset.irq_lines(),
             ..machine.context.clone()
