@@ -400,9 +400,7 @@ impl<T> Decider<T> {
     fn paused(&mut self, busy: Busy<T>, result: Result<(), String>) -> Effects<T> {
         if let Err(message) = result {
             self.job = None;
-            let mut effects = self.held_for_core(Err(message.clone()));
-            effects.extend(answer_failed(busy.owner, message));
-            return effects;
+            return self.not_held(busy, message);
         }
         let was_running = self.run.runs();
         self.run = self.run.hold(busy.hold);
@@ -417,7 +415,7 @@ impl<T> Decider<T> {
             effects.extend(self.job_paused(busy.owner));
         } else {
             effects.extend(busy.owner.map(|who| Effect::Answer(who, Ok(()))));
-            effects.extend(self.held_for_core(Ok(())));
+            effects.extend(self.held_for_core());
         }
         effects
     }

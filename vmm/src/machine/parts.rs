@@ -120,7 +120,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Lets the vCPUs run for the first time.
+    /// Lets the vCPUs run.
     pub fn start(&self) {
         for vcpu in &self.vcpus {
             vcpu.mailbox().run();
@@ -130,25 +130,36 @@ impl Machine {
     /// Holds the vCPUs, then drains the devices. Doing it twice is harmless.
     ///
     /// # Errors
-    /// When the clock cannot be read; the machine then stands still all the same.
+    /// When the clock cannot be read; the machine then runs on.
     pub fn pause(&self) -> Result<(), String> {
         let mut still = self.still.lock().unwrap_or_else(PoisonError::into_inner);
         if still.stands {
             return Ok(());
         }
+        self.park();
+        let clock = self.vm.clock().map_err(|error| {
+            // Half a pause is none.
+            self.start();
+            error.to_string()
+        })?;
+        self.drain();
+        (still.stands, still.clock) = (true, clock);
+        Ok(())
+    }
+
+    fn park(&self) {
         for vcpu in &self.vcpus {
             vcpu.mailbox().park();
         }
         for vcpu in &self.vcpus {
             vcpu.mailbox().wait_parked();
         }
-        still.stands = true;
-        let clock = self.vm.clock();
+    }
+
+    fn drain(&self) {
         for device in self.devices.iter().rev() {
             device.pause();
         }
-        still.clock = clock.map_err(|error| error.to_string())?;
-        Ok(())
     }
 
     /// Lets devices and vCPUs go on. The guest's clocks have run on meanwhile, so its time of day is
@@ -241,8 +252,14 @@ impl Machine {
     /// What could not be written.
     pub fn end(&self) -> Result<(), String> {
         let mut failures = Vec::new();
-        // Even when this fails the machine stands still, and its disks must be flushed.
-        failures.extend(self.pause().err());
+        // As a pause, but for the clock: nobody will ask for it.
+        let mut still = self.still.lock().unwrap_or_else(PoisonError::into_inner);
+        if !still.stands {
+            self.park();
+            self.drain();
+            still.stands = true;
+        }
+        drop(still);
         for device in self.devices.iter().rev() {
             if let Err(error) = device.inactivate() {
                 failures.push(error.to_string());

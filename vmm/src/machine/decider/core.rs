@@ -27,14 +27,16 @@ impl<T> Decider<T> {
         self.hold(PauseReason::Crashed, detail, None)
     }
 
-    /// The guest is held, or could not be: what comes next of one that crashed.
-    pub(super) fn held_for_core(&mut self, result: Result<(), String>) -> Effects<T> {
+    /// A guest that crashed could not be held: there is no core of what runs.
+    pub(super) fn not_held_for_core(&mut self, detail: &str, message: &str) -> Effects<T> {
+        self.crashed(&format!("{detail}; no core was written: {message}"))
+    }
+
+    /// The guest is held: what comes next of one that crashed.
+    pub(super) fn held_for_core(&mut self) -> Effects<T> {
         let Some(detail) = self.crash.take() else {
             return Vec::new();
         };
-        if let Err(message) = result {
-            return self.crashed(&format!("{detail}; no core was written: {message}"));
-        }
         self.job = Some(Job::Dump);
         let effects = self.start(Step::Core, PauseReason::Crashed, None);
         if let Some(busy) = &mut self.busy {

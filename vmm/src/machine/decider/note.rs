@@ -1,4 +1,6 @@
-//! What a guest does that somebody must decide about.
+//! What a guest does that somebody must decide about, and what is done when it cannot be held for it.
+
+use super::{Busy, Decider, Effects, EndReason, PauseReason, answer_failed};
 
 /// What the guest did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,5 +30,29 @@ impl GuestNote {
             (Self::IoError { device, .. }, Self::IoError { device: known, .. }) => device == known,
             _ => self == earlier,
         }
+    }
+}
+
+impl<T> Decider<T> {
+    /// A pause failed, and the guest runs as before. That is all for one that somebody asked for. A
+    /// guest that must not run on, for what it did or for what became of its disk, is ended: left
+    /// alone it would be neither held nor ended, and nobody would hear of it.
+    pub(super) fn not_held(&mut self, busy: Busy<T>, message: String) -> Effects<T> {
+        if let Some(detail) = self.crash.take() {
+            return self.not_held_for_core(&detail, &message);
+        }
+        if busy.owner.is_some() {
+            return answer_failed(busy.owner, message).into_iter().collect();
+        }
+        let reason = match busy.hold {
+            PauseReason::Crashed => EndReason::Crashed,
+            _ => EndReason::Failed,
+        };
+        let cause = match busy.detail.is_empty() {
+            true => String::new(),
+            false => format!("{}; ", busy.detail),
+        };
+        let detail = format!("{cause}it was to be held, which failed: {message}");
+        self.end(reason, &detail, None, None)
     }
 }

@@ -95,6 +95,42 @@ fn end_actions_are_obeyed() {
 }
 
 #[test]
+fn a_guest_that_must_be_held_and_cannot_be_is_ended() {
+    let crashed = GuestNote::Crashed("fault".into());
+    let failing = failure("virtio-disk0", "no space");
+    for (note, reason, cause) in [
+        (crashed, EndReason::Crashed, "fault"),
+        (failing, EndReason::Failed, "no space"),
+        (GuestNote::PowerOff, EndReason::Failed, "held"),
+    ] {
+        let preserve = EndAction::Preserve;
+        let actions = EndActions {
+            on_poweroff: preserve,
+            on_reboot: preserve,
+            on_crash: preserve,
+        };
+        let mut decider = Test::new(actions, false);
+        let effects = decider.ask(Ask::Guest(note));
+        assert_eq!(started(&effects), Some(&Step::Pause));
+        let effects = decider.finished(Err("no clock".into()));
+        let Some(Step::End(end)) = started(&effects) else {
+            panic!("{effects:?}");
+        };
+        assert_eq!(end.reason, reason);
+        assert!(end.detail.contains(cause) && end.detail.contains("no clock"));
+        let effects = decider.finished(Ok(()));
+        assert!(matches!(effects.last(), Some(Effect::Exit(_))));
+    }
+    // Who asks for a pause hears of it, and the guest runs on.
+    let mut decider = running();
+    decider.ask(Ask::Client(RequestKind::Pause, 1));
+    let effects = decider.finished(Err("no clock".into()));
+    assert_eq!(answers(&effects), [(1, false)]);
+    assert_eq!(started(&effects), None);
+    assert!(decider.run_state().runs());
+}
+
+#[test]
 fn a_saved_machine_stays_paused_until_quit_or_resume() {
     let mut decider = running();
     let effects = decider.ask(Ask::Client(RequestKind::Save, 1));
