@@ -66,7 +66,8 @@ impl Batch {
     }
 
     /// Sends up to [`MOST`] frames, each with its header and in pieces of guest memory; per frame
-    /// how many bytes went out, or a negative errno.
+    /// how many bytes went out, or a negative errno: `EINVAL` for one in more than [`MOST_PIECES`],
+    /// and the frames behind it go out all the same.
     pub fn send(&mut self, tap: &Tap, frames: &[&[Buffer]]) -> &[i32] {
         let frames = frames.get(..MOST).unwrap_or(frames);
         // SAFETY: the caller lends the pieces until this returns; the list of them is his as well.
