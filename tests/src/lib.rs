@@ -4,6 +4,7 @@
 //! | module | gives |
 //! |---|---|
 //! | [`boot_sector`] | a disk that firmware boots |
+//! | [`tiny_bios`] | firmware that resets the machine in every way |
 //! | [`guest`] | the freestanding test guest, built on demand |
 //! | [`program`] | the built programs of this workspace |
 //! | [`machine`] | a `vmm` process with a spec, its serial line, control socket and end |
@@ -25,6 +26,7 @@ pub mod machine;
 pub mod program;
 pub mod serial;
 pub mod tap;
+pub mod tiny_bios;
 pub mod world;
 
 /// Leaves the test with a line that says why, unless the condition holds.

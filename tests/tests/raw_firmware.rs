@@ -1,12 +1,12 @@
-//! Stock SeaBIOS under our `vmm` on this machine's KVM, up to a boot sector and beyond.
+//! Firmware under our `vmm` on this machine's KVM: stock SeaBIOS up to a boot sector and beyond, and a
+//! tiny BIOS for what resets must restore.
 
 use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use tests::boot_sector;
 use tests::machine::{Builder, Disk, Machine, SEABIOS};
-use tests::{have_kvm, skip_unless};
+use tests::{boot_sector, have_kvm, skip_unless, tiny_bios};
 use vmm_api::console::Attach;
 use vmm_api::control::Request;
 use vmm_api::end::EndReason;
@@ -86,6 +86,64 @@ fn the_disk_that_comes_first_in_the_order_is_booted_and_booted_again() {
     expect(&mut machine, "SeaBIOS (version");
     expect(&mut machine, "came back");
     expect(&mut machine, "tick");
+    quit(&mut machine);
+}
+
+/// One report of the tiny BIOS: its letter and its bytes.
+#[track_caller]
+fn report(machine: &mut Machine, letter: u8) -> Vec<String> {
+    expect(machine, &format!("{} ", char::from(letter)));
+    let line = machine.expect("\n");
+    let bytes: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+    assert_eq!(bytes.len(), tiny_bios::FIELDS.len(), "{line}");
+    bytes
+}
+
+/// Port 0xcf9, which is the ACPI reset register, in both of its ways, the keyboard controller, port 0x92,
+/// a triple fault, and at last the operator's.
+#[test]
+fn every_reset_starts_the_firmware_from_power_on_state() {
+    skip_unless!(have_kvm(), "{NO_KVM}");
+    let folder = tempfile::tempdir().unwrap();
+    let rom = tiny_bios::image(folder.path()).unwrap();
+    let disk = boot_sector::disk(folder.path(), 'A').unwrap();
+    let builder =
+        Builder::firmware(&rom).disk(Disk::raw(disk).adjust(|blk| blk.boot_index = Some(1)));
+    let mut machine = builder.start().unwrap();
+    let power_on = report(&mut machine, b'A');
+    // The BIOS in RAM as in its image, no ECAM, no BAR, no driver, fw_cfg's signature.
+    for (field, byte) in [
+        (1, "5a"),
+        (4, "51"),
+        (6, "00"),
+        (7, "00"),
+        (8, "00"),
+        (9, "00"),
+    ] {
+        assert_eq!(power_on[field], byte, "{}", tiny_bios::FIELDS[field]);
+    }
+    for stage in 0..6 {
+        if stage > 0 {
+            let fresh = report(&mut machine, b'A' + stage);
+            for ((fresh, power_on), what) in fresh.iter().zip(&power_on).zip(tiny_bios::FIELDS) {
+                assert_eq!(fresh, power_on, "{what} after the reset of stage {stage}");
+            }
+        }
+        let dirty = report(&mut machine, b'a' + stage);
+        for (number, what) in tiny_bios::FIELDS.iter().enumerate() {
+            let same = dirty[number] == power_on[number];
+            assert_eq!(same, number >= tiny_bios::DIRTY, "{what}: {dirty:?}");
+        }
+    }
+    // The ECAM is where the IOAPIC is, which was there before: so it is after a restore as well.
+    expect(&mut machine, "...");
+    let state = folder.path().join("state");
+    save(&mut machine, &state);
+    let mut machine = builder.restore(&state).start().unwrap();
+    expect(&mut machine, "...");
+    machine.request(Request::Reset).unwrap();
+    assert_eq!(report(&mut machine, b'G'), power_on);
+    expect(&mut machine, "...");
     quit(&mut machine);
 }
 
