@@ -115,7 +115,7 @@ fn dynamic(words: &[OsString]) -> Command {
                 "device" => arg.add(ArgValueCandidates::new(move || {
                     candidates(devices(uri.as_deref(), &words))
                 })),
-                "keyword" => arg.add(ArgValueCandidates::new(|| {
+                "command" if verb == "help" => arg.add(ArgValueCandidates::new(|| {
                     candidates(registry::ENTRIES.iter().map(|entry| entry.name.to_string()))
                 })),
                 _ => arg,

@@ -192,7 +192,15 @@ fn usage(error: &clap::Error, verb: &str) -> Error {
     if error.kind() == ErrorKind::MissingRequiredArgument
         && let Some(ContextValue::Strings(names)) = error.get(ContextKind::InvalidArg)
     {
-        result.message = format!("command '{verb}' requires {} option", names.join(" and "));
+        // Arguments as virsh writes them, options as they are typed.
+        let shown: Vec<String> = names
+            .iter()
+            .map(|name| match name.starts_with('<') {
+                true => name.to_lowercase(),
+                false => name.clone(),
+            })
+            .collect();
+        result.message = format!("command '{verb}' requires {} option", shown.join(" and "));
         lines.by_ref().take(names.len()).for_each(drop);
     }
     for line in lines {

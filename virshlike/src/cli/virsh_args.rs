@@ -2,9 +2,10 @@
 //! the second. This turns such a command line into the plain one, so that verbs declare positional
 //! arguments only. It knows nothing of particular verbs: it reads their declarations.
 
-use super::registry::Entry;
+use super::registry;
 use crate::error::{Error, Kind, Result};
 use clap::{Arg, Command};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 
@@ -12,7 +13,7 @@ use std::ffi::OsString;
 #[derive(Debug)]
 pub struct Line {
     /// The verb, if one was typed.
-    pub verb: Option<&'static Entry>,
+    pub verb: Option<&'static registry::Entry>,
     /// The words, the program's name first.
     pub words: Vec<OsString>,
 }
@@ -28,7 +29,10 @@ pub fn normalise(arguments: &[OsString]) -> Result<Line> {
     Ok(Line { verb, words })
 }
 
-fn arrange(arguments: &[OsString], found: &mut Option<&'static Entry>) -> Result<Vec<OsString>> {
+fn arrange(
+    arguments: &[OsString],
+    found: &mut Option<&'static registry::Entry>,
+) -> Result<Vec<OsString>> {
     let mut words = arguments.iter().cloned();
     let mut result: Vec<OsString> = words.by_ref().take(1).collect();
     // Global options before the verb.
@@ -78,7 +82,14 @@ fn verb(command: &Command, mut words: VecDeque<OsString>) -> Result<Vec<OsString
         if let Some(place) = place.filter(|_| !is_option(command, flag)) {
             let value = inline.or_else(|| words.pop_front());
             let value = value.ok_or_else(|| missing_value(command, long))?;
-            named.insert(place, value);
+            // The later ones of several, as of --keycode, come behind the first.
+            match named.entry(place) {
+                Entry::Vacant(free) => drop(free.insert(value)),
+                Entry::Occupied(_) if takes_several(positionals.get(place).copied()) => {
+                    plain.push_back(value);
+                }
+                Entry::Occupied(mut taken) => drop(taken.insert(value)),
+            }
             continue;
         }
         let takes_value = inline.is_none() && option_takes_value(command, flag);
@@ -112,6 +123,11 @@ fn verb(command: &Command, mut words: VecDeque<OsString>) -> Result<Vec<OsString
     }
     options.extend(plain);
     Ok(options)
+}
+
+fn takes_several(arg: Option<&Arg>) -> bool {
+    arg.and_then(Arg::get_num_args)
+        .is_some_and(|count| count.max_values() > 1)
 }
 
 fn missing(command: &Command, id: &str) -> Error {
@@ -194,6 +210,19 @@ mod tests {
                 "--new-name=b"
             ]),
             ["vm", "-c", "qemu:///system", "domrename", "--", "a", "b"]
+        );
+        assert_eq!(
+            normal(&[
+                "vm",
+                "send-key",
+                "a",
+                "--keycode",
+                "1",
+                "--keycode",
+                "2",
+                "3"
+            ]),
+            ["vm", "send-key", "--", "a", "1", "2", "3"]
         );
         assert_eq!(
             normal(&["vm", "start", "--paused", "a"]),

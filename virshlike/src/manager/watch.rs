@@ -86,6 +86,9 @@ pub struct Happening {
     pub kind: Type,
     /// virsh's words for it.
     pub detail: String,
+    /// Its UUID, where it is known; a daemon tells it beside the happening.
+    #[serde(skip)]
+    pub uuid: Option<Uuid>,
 }
 
 impl Happening {
@@ -94,7 +97,13 @@ impl Happening {
             domain: domain.to_string(),
             kind,
             detail: detail.into(),
+            uuid: None,
         }
+    }
+
+    /// The same of a domain whose UUID is known.
+    fn of(self, uuid: Option<Uuid>) -> Self {
+        Self { uuid, ..self }
     }
 
     /// A domain was started.
@@ -182,6 +191,8 @@ pub struct Watch<'a> {
     /// Passes on what a daemon tells, as long as there is one.
     daemon: Option<JoinHandle<()>>,
     defined: BTreeMap<String, Mark>,
+    /// UUIDs of what is defined, and of what was removed in the last look.
+    uuids: BTreeMap<String, Uuid>,
     running: BTreeSet<(Uuid, u32)>,
 }
 
@@ -201,6 +212,7 @@ impl<'a> Watch<'a> {
             sender,
             daemon: None,
             defined: BTreeMap::new(),
+            uuids: BTreeMap::new(),
             running: BTreeSet::new(),
         };
         match Heard::from(manager.store().layout()) {
@@ -227,6 +239,7 @@ impl<'a> Watch<'a> {
     /// Begins to look for itself.
     fn begin(&mut self) -> Result<()> {
         self.defined = self.definitions()?;
+        self.uuids = self.manager.store().identities()?.into_iter().collect();
         for guest in self.guests()? {
             self.listen(guest, false);
         }
@@ -248,8 +261,14 @@ impl<'a> Watch<'a> {
             return Ok(lost);
         }
         let now = self.definitions()?;
-        for (name, words) in differences(&self.defined, &now) {
-            self.tell(Happening::redefined(&name, words));
+        let found = differences(&self.defined, &now);
+        if !found.is_empty() {
+            self.uuids.retain(|name, _| self.defined.contains_key(name));
+            self.uuids.extend(self.manager.store().identities()?);
+        }
+        for (name, words) in found {
+            let uuid = self.uuids.get(&name).copied();
+            self.tell(Happening::redefined(&name, words).of(uuid));
         }
         self.defined = now;
         for guest in self.guests()? {
@@ -289,17 +308,19 @@ impl<'a> Watch<'a> {
         let sender = self.sender.clone();
         std::thread::spawn(move || {
             let name = guest.record.name.clone();
+            let uuid = Some(guest.record.uuid);
             let words = guest.dir().open_end();
             let client = guest.subscribe();
             if new {
-                let _ = sender.send(Happening::started(&name));
+                let _ = sender.send(Happening::started(&name).of(uuid));
             }
             let mut stopped = false;
             let heard = client.and_then(|client| {
                 guest.events(client, |event| {
                     stopped |= matches!(event, Event::Stopped { .. });
                     let happenings = of_event(&name, &event);
-                    happenings.into_iter().all(|one| sender.send(one).is_ok())
+                    let mut happenings = happenings.into_iter().map(|one| one.of(uuid));
+                    happenings.all(|one| sender.send(one).is_ok())
                 })
             });
             // A process closes its socket a little before it is gone; one that cannot be heard may
@@ -309,7 +330,7 @@ impl<'a> Watch<'a> {
                 Err(_) => Duration::ZERO,
             };
             if !stopped && ends_within(&guest, patience) {
-                let _ = sender.send(how_it_ended(&guest, words.as_ref()));
+                let _ = sender.send(how_it_ended(&guest, words.as_ref()).of(uuid));
             }
         });
     }

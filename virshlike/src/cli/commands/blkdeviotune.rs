@@ -18,6 +18,9 @@ pub struct Blkdeviotune {
     domain: String,
     /// The disk's target, such as vda, or its source
     device: String,
+    /// Let several disks share limits: not built
+    #[arg(long, alias = "group_name", value_name = "NAME")]
+    group_name: Option<String>,
     #[command(flatten)]
     limits: Limits,
     #[command(flatten)]
@@ -96,6 +99,11 @@ impl Verb for Blkdeviotune {
     const GROUP: Group = Group::Domain;
 
     fn run(self, context: &Context) -> Result<()> {
+        if let Some(group) = &self.group_name {
+            let message = format!("limits that disks share (the group '{group}') are not built");
+            return Err(Error::new(Kind::Unsupported, message)
+                .hint("without --group-name each disk has limits of its own"));
+        }
         let domain = context.domain(&self.domain)?;
         let manager = context.manager()?;
         let affects = self.scope.affects();

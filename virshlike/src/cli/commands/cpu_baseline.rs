@@ -2,7 +2,7 @@
 
 use super::cpu_compare::read_file;
 use crate::cli::{Context, Group, Verb};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::manager::capabilities::Asked;
 use crate::manager::described::{self, Shown};
 use std::path::PathBuf;
@@ -40,6 +40,9 @@ pub struct HypervisorCpuBaseline {
     /// The machine
     #[arg(long)]
     machine: Option<String>,
+    /// The model to describe the result with: not built
+    #[arg(long)]
+    model: Option<String>,
     /// Show the features of the model, too
     #[arg(long)]
     features: bool,
@@ -75,6 +78,11 @@ impl Verb for HypervisorCpuBaseline {
             machine: self.machine.as_deref(),
         }
         .check()?;
+        if let Some(model) = &self.model {
+            let message = format!("a baseline in terms of the model '{model}' is not built");
+            return Err(Error::new(Kind::Unsupported, message)
+                .hint("without --model the nearest model is chosen"));
+        }
         let cpus = match &self.file {
             Some(file) => read_file(file)?,
             None => Vec::new(),

@@ -10,6 +10,7 @@ use vmm_api::state::AfterDump;
 /// The file is an ELF core: RAM by physical address, registers of every vCPU. The guest stands still meanwhile.
 /// Whoever can read the file reads everything that the guest had in memory: it is made for its owner alone.
 #[derive(Debug, clap::Args)]
+#[allow(clippy::struct_excessive_bools)]
 pub struct Dump {
     /// The domain: name, id or UUID
     domain: String,
@@ -35,6 +36,12 @@ pub struct Dump {
     /// Dump while the guest runs on: not built
     #[arg(long)]
     live: bool,
+    /// Go round the host's page cache: not built
+    #[arg(long)]
+    bypass_cache: bool,
+    /// Show how far it is: not built
+    #[arg(long)]
+    verbose: bool,
 }
 
 impl Verb for Dump {
@@ -48,6 +55,18 @@ impl Verb for Dump {
             let message = "a live dump is not built: what the guest writes meanwhile would tear it";
             return Err(Error::new(Kind::Unsupported, message)
                 .hint("without --live the guest stands still for as long as the dump takes")
+                .context(failed()));
+        }
+        if self.bypass_cache {
+            let message = "a dump that goes round the page cache is not built";
+            return Err(Error::new(Kind::Unsupported, message)
+                .hint("without --bypass-cache the dump goes through the host's page cache")
+                .context(failed()));
+        }
+        if self.verbose {
+            let message = "showing how far a dump is is not built";
+            return Err(Error::new(Kind::Unsupported, message)
+                .hint("leave --verbose out; vm domjobinfo tells it meanwhile")
                 .context(failed()));
         }
         if self.format != "elf" {

@@ -49,6 +49,8 @@ pub struct Event {
 struct Line<'a> {
     time: String,
     domain: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uuid: Option<uuid::Uuid>,
     event: &'static str,
     detail: &'a str,
 }
@@ -144,11 +146,13 @@ impl Event {
             domain,
             kind,
             detail,
+            uuid,
         } = happening;
         if context.ui.is_json() {
             let line = Line {
                 time,
                 domain,
+                uuid: *uuid,
                 event: kind.as_str(),
                 detail,
             };

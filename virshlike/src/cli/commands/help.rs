@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 #[derive(Debug, clap::Args)]
 pub struct Help {
     /// A command, a group's keyword, or a word to look for
+    #[arg(id = "command", value_name = "KEYWORD")]
     keyword: Option<String>,
 }
 

@@ -9,12 +9,19 @@ use serde::Serialize;
 
 /// Print the iothreads of a domain and the processors that they may run on
 #[derive(Debug, clap::Args)]
+#[allow(clippy::struct_excessive_bools)]
 pub struct Iothreadinfo {
     /// The domain: name, id or UUID
     domain: String,
     /// The definition, also of a running domain
     #[arg(long)]
     config: bool,
+    /// The running domain
+    #[arg(long, conflicts_with = "config")]
+    live: bool,
+    /// The one that counts now, as without any of these
+    #[arg(long, conflicts_with_all = ["live", "config"])]
+    current: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -32,6 +39,9 @@ impl Verb for Iothreadinfo {
     fn run(self, context: &Context) -> Result<()> {
         let manager = context.manager()?;
         let domain = context.domain(&self.domain)?;
+        if self.live {
+            manager.running(&domain)?;
+        }
         let guest = match self.config {
             true => None,
             false => manager.guest(&domain)?,

@@ -12,7 +12,7 @@ pub struct SendKey {
     /// The domain: name, id or UUID
     domain: String,
     /// Keys: names such as KEY_ENTER, or codes of the code set, decimal or hexadecimal
-    #[arg(required = true, num_args = 1..=16, value_name = "KEY")]
+    #[arg(id = "keycode", required = true, num_args = 1..=16, value_name = "KEY")]
     keys: Vec<String>,
     /// The code set: linux
     #[arg(

@@ -83,7 +83,11 @@ impl Heard {
                 tracing::warn!("the daemon says what this vm does not understand");
                 continue;
             };
-            if wanted(&told) && sender.send(told.happening).is_err() {
+            let happening = Happening {
+                uuid: told.uuid,
+                ..told.happening.clone()
+            };
+            if wanted(&told) && sender.send(happening).is_err() {
                 return;
             }
         }
