@@ -2,6 +2,7 @@
 //! guest runs.
 
 use super::machine::{Place, needed};
+use super::output::OutputFile;
 use super::picture::{self, PictureFormat};
 use super::streams::listen_at;
 use super::{Domain, Manager};
@@ -12,7 +13,7 @@ use crate::runtime::guest::{ANSWER, Guest, explain};
 use crate::runtime::record::{RunRecord, VncPlace};
 use crate::runtime::rundir::RunDir;
 use std::fs::File;
-use std::io::{BufReader, ErrorKind, Seek};
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -211,11 +212,13 @@ impl Manager {
         Ok(vnc.and_then(|graphics| graphics.password))
     }
 
-    /// Writes the picture that a domain shows into `file`.
+    /// Stores the picture that a domain shows in a file of its own, for its owner alone. A file of that name
+    /// is replaced when the picture is there.
     ///
     /// # Errors
-    /// It is not running or has no video card; the file cannot be written.
-    pub fn screenshot(&self, domain: &Domain, file: &File, format: PictureFormat) -> Result<()> {
+    /// It is not running or has no video card; the file cannot be written, or is none; what the guest's
+    /// process wrote is no picture. What was there stays.
+    pub fn screenshot(&self, domain: &Domain, target: &Path, format: PictureFormat) -> Result<()> {
         let guest = self.running(domain)?;
         let (_, model) = self.current_definition(domain, Some(&guest))?;
         if !model.videos.iter().any(model::Video::is_card) {
@@ -225,16 +228,19 @@ impl Manager {
                 "<video><model type='virtio'/></video>",
             ));
         }
-        if format == PictureFormat::Ppm {
-            return self.ask_screen(&guest, Request::Screenshot, Some(file), ANSWER);
-        }
+        let output = OutputFile::create(target)?;
         let failed = |error: std::io::Error| {
             Error::new(Kind::Io, "the picture cannot be stored").cause(plain_io(&error))
         };
-        let mut plain = tempfile::tempfile().map_err(failed)?;
+        if format == PictureFormat::Ppm {
+            self.ask_screen(&guest, Request::Screenshot, Some(output.file()), ANSWER)?;
+            picture::check(output.file()).map_err(failed)?;
+            return output.keep();
+        }
+        let plain = tempfile::tempfile().map_err(failed)?;
         self.ask_screen(&guest, Request::Screenshot, Some(&plain), ANSWER)?;
-        plain.rewind().map_err(failed)?;
-        picture::to_png(BufReader::new(plain), file).map_err(failed)
+        picture::to_png(&plain, output.file()).map_err(failed)?;
+        output.keep()
     }
 
     /// Presses keys of a domain's keyboard together and holds them for a while.

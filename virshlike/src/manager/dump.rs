@@ -1,15 +1,14 @@
 //! A running guest's memory as a file.
 
+use super::output::OutputFile;
 use super::{Domain, Manager};
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::model;
 use crate::runtime::guest::{ANSWER, explain};
 use crate::runtime::rundir::{self, RunDir};
 use crate::runtime::{cgroup, cores};
 use std::fs::{self, File};
-use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use vmm_api::control::Request;
@@ -52,16 +51,17 @@ impl Manager {
     /// it is whole.
     ///
     /// # Errors
-    /// The domain is not running or busy; the file cannot be written: nothing is left of it.
+    /// The domain is not running or busy; the file cannot be written, or something that is no plain file
+    /// has its name: nothing is left of it then, and what was there stays.
     pub fn core_dump(&self, domain: &Domain, path: &Path, then: AfterDump) -> Result<()> {
         let guest = self.running(domain)?;
         let what = format!("the process of domain '{}'", domain.name);
-        let part = Part::create(path)?;
+        let part = OutputFile::create(path)?;
         let dumped = guest.connect(ANSWER).and_then(|mut client| {
-            client.call(Request::Dump { then }, &[part.file.as_fd()], PATIENCE)
+            client.call(Request::Dump { then }, &[part.file().as_fd()], PATIENCE)
         });
         dumped.map_err(|error| explain(&error, &what))?;
-        part.keep(path)?;
+        part.keep()?;
         if then == AfterDump::Crash && guest.wait_end(ANSWER)? {
             let _domain = self.store.lock_domain(domain.uuid, &domain.name)?;
             guest.dir().tidy()?;
@@ -82,53 +82,4 @@ fn booted() -> Option<SystemTime> {
     let stat = fs::read_to_string("/proc/stat").ok()?;
     let line = stat.lines().find_map(|line| line.strip_prefix("btime "))?;
     UNIX_EPOCH.checked_add(Duration::from_secs(line.trim().parse().ok()?))
-}
-
-/// A file beside its final name; gone with this, unless it is kept.
-struct Part {
-    file: File,
-    path: PathBuf,
-    kept: bool,
-}
-
-fn at(what: &str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-    let text = format!("cannot {what} {}", path.display());
-    move |error| Error::new(Kind::Io, format!("{text}: {error}"))
-}
-
-impl Part {
-    fn create(target: &Path) -> Result<Self> {
-        let Some(name) = target.file_name().and_then(|name| name.to_str()) else {
-            let message = format!("{} names no file", target.display());
-            return Err(Error::new(Kind::Usage, message));
-        };
-        let path = target.with_file_name(format!(".{name}.{}.part", std::process::id()));
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(at("write", target))?;
-        Ok(Self {
-            file,
-            path,
-            kept: false,
-        })
-    }
-
-    fn keep(mut self, target: &Path) -> Result<()> {
-        fs::rename(&self.path, target).map_err(at("write", target))?;
-        self.kept = true;
-        Ok(())
-    }
-}
-
-impl Drop for Part {
-    fn drop(&mut self) {
-        if !self.kept {
-            // It only takes space.
-            drop(fs::remove_file(&self.path));
-        }
-    }
 }

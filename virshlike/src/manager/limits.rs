@@ -1,11 +1,14 @@
 //! What a guest may ask of its disks: `vm blkdeviotune`.
 
-use super::definition::{self, mistakes};
+use super::amend::Place;
+use super::definition::mistakes;
 use super::pins::Affects;
 use super::{Domain, Manager};
 use crate::error::{Error, Kind, Result};
 use crate::model::{self, Disk, DiskSource, changed_limits, set_limits};
+use crate::runtime::Guest;
 use crate::runtime::guest::ANSWER;
+use crate::xml::Document;
 use vmm_api::control::Request;
 use vmm_api::spec::{IoLimits, LIMIT_NAMES};
 
@@ -69,38 +72,22 @@ impl Manager {
         given: &[(&str, u64)],
         affects: Affects,
     ) -> Result<()> {
-        let (guest, config) = self.affected(domain, affects)?;
-        let live = match &guest {
-            Some(guest) => {
-                let (_, model) = self.current_definition(domain, Some(guest))?;
-                let disk = disk(&model, name)?;
-                let limits = changed(&disk.limits, given)?;
-                Some((guest, disk.alias.clone(), disk.target.clone(), limits))
-            }
-            None => None,
-        };
-        if config {
-            let stored = self.stored(domain)?;
-            let definition::Checked {
-                mut document,
-                model,
-                ..
-            } = self.checked(&stored)?;
-            let disk = disk(&model, name)?;
+        let edit = |document: &mut Document, model: &model::Domain, _: Place| {
+            let disk = disk(model, name)?;
             let limits = changed(&disk.limits, given)?;
-            set_limits(&mut document, &disk.target, limits).map_err(|found| mistakes(&found))?;
-            let file = stored.path.display().to_string();
-            self.replace(domain, &stored.text, document.as_str(), &file)?;
-        }
-        let Some((guest, device, target, limits)) = live else {
-            return Ok(());
+            set_limits(document, &disk.target, limits).map_err(|found| mistakes(&found))
         };
-        let _lock = self.store.lock_domain(domain.uuid, &domain.name)?;
-        guest.call(Request::LimitDisk { device, limits }, ANSWER)?;
-        let (mut document, _) = self.current_definition(domain, Some(guest))?;
-        set_limits(&mut document, &target, limits).map_err(|found| mistakes(&found))?;
-        guest.dir().write_live(document.as_str())?;
-        self.note(domain.uuid, "blkdeviotune", &domain.name, &target);
+        let tell = |guest: &Guest, after: &model::Domain| {
+            let disk = disk(after, name)?;
+            let request = Request::LimitDisk {
+                device: disk.alias.clone(),
+                limits: disk.limits,
+            };
+            guest.call(request, ANSWER).map(drop)
+        };
+        if self.amend(domain, affects, edit, tell)? {
+            self.note(domain.uuid, "blkdeviotune", &domain.name, name);
+        }
         Ok(())
     }
 }

@@ -1,7 +1,8 @@
 //! What a guest has of its memory: changed while it runs by its balloon, in its definition, or both;
 //! and what the guest says of it.
 
-use super::definition::{self, mistakes};
+use super::amend::Place;
+use super::definition::mistakes;
 use super::pins::Affects;
 use super::usage::resident;
 use super::{Domain, Manager};
@@ -9,7 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::{self, Memory};
 use crate::runtime::Guest;
 use crate::runtime::guest::ANSWER;
-use crate::xml::{Diagnostics, Document};
+use crate::xml::Document;
 use serde_json::{Map, Value};
 use std::thread::sleep;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -44,27 +45,16 @@ impl Manager {
     /// # Errors
     /// More than there is; no balloon; as [`Manager::affected`].
     pub fn set_memory(&self, domain: &Domain, kib: u64, affects: Affects) -> Result<()> {
-        let (guest, config) = self.affected(domain, affects)?;
-        let running = match guest {
-            Some(guest) => {
-                let (_, model) = self.current_definition(domain, Some(&guest))?;
-                balloon(&model)?;
-                refuse_beyond(kib, &model.memory)?;
-                Some((guest, model))
+        let edit = |document: &mut Document, model: &model::Domain, place: Place| {
+            if place == Place::Live {
+                balloon(model)?;
+                return refuse_beyond(kib, &model.memory);
             }
-            None => None,
-        };
-        if config {
-            self.change_memory(domain, |document, before| {
-                refuse_beyond(kib, before)?;
-                model::set_current_memory(document, kib).map_err(|found| mistakes(&found))
-            })?;
-        }
-        let Some((guest, model)) = running else {
-            return Ok(());
+            refuse_beyond(kib, &model.memory)?;
+            model::set_current_memory(document, kib).map_err(|found| mistakes(&found))
         };
         let bytes = kib.saturating_mul(1024);
-        self.adjust(domain, &guest, &model, Adjustment::Memory { bytes })
+        self.adjust(domain, affects, edit, Adjustment::Memory { bytes })
     }
 
     /// Changes how much memory a domain has from its next start on.
@@ -81,14 +71,19 @@ impl Manager {
                 domain.name
             )));
         }
-        self.change_memory(domain, |document, before| {
+        let edit = |document: &mut Document, model: &model::Domain, _: Place| {
             if document.root().child("memory").is_none() {
                 return Err(Error::invalid_operation(
                     "initial memory size of a domain with NUMA nodes cannot be modified with this API",
                 ));
             }
-            model::set_max_memory(document, before, kib).map_err(|found| mistakes(&found))
-        })
+            model::set_max_memory(document, &model.memory, kib).map_err(|found| mistakes(&found))
+        };
+        let config = Affects {
+            live: false,
+            config: true,
+        };
+        self.amend(domain, config, edit, |_, _| Ok(())).map(drop)
     }
 
     /// Changes how often a guest is asked for its statistics; 0 for only when somebody asks.
@@ -96,27 +91,11 @@ impl Manager {
     /// # Errors
     /// No balloon; as [`Manager::affected`].
     pub fn set_stats_period(&self, domain: &Domain, seconds: u32, affects: Affects) -> Result<()> {
-        let (guest, config) = self.affected(domain, affects)?;
-        let edit = |document: &mut Document| -> Result<(), Diagnostics> {
-            model::set_stats_period(document, seconds)
+        let edit = |document: &mut Document, model: &model::Domain, _: Place| {
+            balloon(model)?;
+            model::set_stats_period(document, seconds).map_err(|found| mistakes(&found))
         };
-        if let Some(guest) = &guest {
-            balloon(&self.current_definition(domain, Some(guest))?.1)?;
-        }
-        if config {
-            let stored = self.stored(domain)?;
-            let mut checked = self.checked(&stored)?;
-            balloon(&checked.model)?;
-            edit(&mut checked.document).map_err(|found| mistakes(&found))?;
-            let file = stored.path.display().to_string();
-            self.replace(domain, &stored.text, checked.document.as_str(), &file)?;
-        }
-        let Some(guest) = guest else { return Ok(()) };
-        let _lock = self.store.lock_domain(domain.uuid, &domain.name)?;
-        let (mut document, model) = self.current_definition(domain, Some(&guest))?;
-        self.adjust(domain, &guest, &model, Adjustment::StatsPeriod { seconds })?;
-        edit(&mut document).map_err(|found| mistakes(&found))?;
-        guest.dir().write_live(document.as_str())
+        self.adjust(domain, affects, edit, Adjustment::StatsPeriod { seconds })
     }
 
     /// Names and figures of a running guest's memory, in libvirt's order: KiB, events, and the second
@@ -137,34 +116,20 @@ impl Manager {
         Ok(figures)
     }
 
-    /// Edits the definition on disk.
-    fn change_memory(
-        &self,
-        domain: &Domain,
-        edit: impl FnOnce(&mut Document, &Memory) -> Result<()>,
-    ) -> Result<()> {
-        let stored = self.stored(domain)?;
-        let definition::Checked {
-            mut document,
-            model,
-            ..
-        } = self.checked(&stored)?;
-        edit(&mut document, &model.memory)?;
-        let file = stored.path.display().to_string();
-        self.replace(domain, &stored.text, document.as_str(), &file)?;
-        Ok(())
-    }
-
+    /// Makes a change that the guest's balloon is told of.
     fn adjust(
         &self,
         domain: &Domain,
-        guest: &Guest,
-        model: &model::Domain,
+        affects: Affects,
+        edit: impl Fn(&mut Document, &model::Domain, Place) -> Result<()>,
         setting: Adjustment,
     ) -> Result<()> {
-        balloon(model)?;
-        guest.call(Request::Adjust { setting }, ANSWER)?;
-        self.note(domain.uuid, "memory", &domain.name, &format!("{setting:?}"));
+        let tell = |guest: &Guest, _: &model::Domain| {
+            guest.call(Request::Adjust { setting }, ANSWER).map(drop)
+        };
+        if self.amend(domain, affects, edit, tell)? {
+            self.note(domain.uuid, "memory", &domain.name, &format!("{setting:?}"));
+        }
         Ok(())
     }
 }

@@ -16,12 +16,14 @@
 //! - [`watch`]: what happens to domains.
 //! - [`tuning`]: the limits of its group; [`pins`]: where its threads run.
 //! - [`memory`]: what a guest has of its memory, and says of it.
+//! - [`amend`](self): one change in a running guest and in its definition; [`output`]: files that verbs write.
 //! - [`retouch`](self): title, description and metadata; [`metadata`]: other programs' elements.
 //!
 //! Nothing here prints. A verb that only reads takes no lock and writes nothing.
 
 mod addresses;
 pub mod agent;
+mod amend;
 mod boot;
 pub mod capabilities;
 pub mod checks;
@@ -43,6 +45,7 @@ pub mod metadata;
 pub mod network;
 pub mod node;
 mod numa;
+pub mod output;
 pub mod picture;
 pub mod pins;
 mod ports;

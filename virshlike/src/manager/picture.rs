@@ -2,7 +2,9 @@
 //!
 //! The process may have been taken over by its guest: what it wrote is not trusted to be a picture.
 
-use std::io::{self, BufRead, BufWriter, Write};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Seek, Write};
+use vmm_api::spec::MAX_RESOLUTION;
 
 /// What a picture is stored as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,8 +35,6 @@ impl PictureFormat {
 
 /// Most bytes of a line of a PPM's head: two numbers.
 const HEAD: u64 = 32;
-/// Highest number of columns and rows: what a graphics card can say is far below.
-const MOST: u32 = 1 << 16;
 
 fn invalid(what: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
@@ -52,7 +52,11 @@ fn line(from: &mut impl BufRead) -> io::Result<String> {
 fn head(from: &mut impl BufRead) -> io::Result<(u32, u32)> {
     let (magic, size, depth) = (line(from)?, line(from)?, line(from)?);
     let sides = size.split_once(' ').and_then(|(width, height)| {
-        let side = |text: &str| text.parse().ok().filter(|side| (1..=MOST).contains(side));
+        let side = |text: &str| {
+            text.parse()
+                .ok()
+                .filter(|side| (1..=MAX_RESOLUTION).contains(side))
+        };
         side(width).zip(side(height))
     });
     match (magic.as_str(), sides, depth.as_str()) {
@@ -61,12 +65,40 @@ fn head(from: &mut impl BufRead) -> io::Result<(u32, u32)> {
     }
 }
 
+/// Reads the head of the PPM in a file, and holds the file's length against it: nobody reads or makes
+/// room for pixels before that. What comes next are the pixels.
+///
+/// # Errors
+/// Those of the file; `InvalidData` where it is no PPM, or one of another length than it says.
+fn open(file: &File) -> io::Result<(BufReader<&File>, (u32, u32))> {
+    let mut from = BufReader::new(file);
+    from.rewind()?;
+    let (width, height) = head(&mut from)?;
+    let pixels = u64::from(width) * u64::from(height) * 3;
+    let length = file.metadata()?.len();
+    if from.stream_position()?.checked_add(pixels) != Some(length) {
+        return Err(invalid(format!(
+            "the picture of {width}x{height} pixels has {length} bytes, which does not fit"
+        )));
+    }
+    Ok((from, (width, height)))
+}
+
+/// Whether a file is a PPM, whole and no more.
+///
+/// # Errors
+/// As those of [`to_png`].
+pub(super) fn check(file: &File) -> io::Result<()> {
+    open(file).map(drop)
+}
+
 /// Makes a PNG of a PPM, row by row.
 ///
 /// # Errors
-/// Those of reader and writer; `InvalidData` where the PPM is none, or ends too early.
-pub(super) fn to_png(mut from: impl BufRead, to: impl Write) -> io::Result<()> {
-    let (width, height) = head(&mut from)?;
+/// Those of reader and writer; `InvalidData` where the file is no PPM, has sides beyond
+/// [`MAX_RESOLUTION`], or another length than it says.
+pub(super) fn to_png(plain: &File, to: impl Write) -> io::Result<()> {
+    let (mut from, (width, height)) = open(plain)?;
     let mut encoder = png::Encoder::new(BufWriter::new(to), width, height);
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
@@ -75,7 +107,7 @@ pub(super) fn to_png(mut from: impl BufRead, to: impl Write) -> io::Result<()> {
     let mut pixels = writer.stream_writer()?;
     let mut row = vec![0; width as usize * 3];
     for _ in 0..height {
-        from.read_exact(&mut row)?;
+        io::Read::read_exact(&mut from, &mut row)?;
         pixels.write_all(&row)?;
     }
     pixels.finish()?;
@@ -87,12 +119,18 @@ pub(super) fn to_png(mut from: impl BufRead, to: impl Write) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    fn stored(bytes: &[u8]) -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        file
+    }
+
     #[test]
     fn a_png_has_the_pixels_of_the_ppm() {
         let pixels: Vec<u8> = (0..37 * 5 * 3).map(|n| (n * 7 % 251) as u8).collect();
         let ppm = [&b"P6\n37 5\n255\n"[..], &pixels].concat();
         let mut file = Vec::new();
-        to_png(&ppm[..], &mut file).unwrap();
+        to_png(&stored(&ppm), &mut file).unwrap();
         let mut reader = png::Decoder::new(io::Cursor::new(file))
             .read_info()
             .unwrap();
@@ -113,9 +151,22 @@ mod tests {
             "P6\n1 99999999\n255\n",
             "P6\n1 1\n65535\n\0\0\0",
             "P6\n1 2\n255\n\0\0\0\0\0",
+            "P6\n1 1\n255\n\0\0\0more",
+            "P6\n4095 4096\n255\n\0\0\0",
             "P6\n1                                        1\n255\n\0\0\0",
         ] {
-            assert!(to_png(text.as_bytes(), Vec::new()).is_err(), "{text:?}");
+            let file = stored(text.as_bytes());
+            assert!(check(&file).is_err(), "{text:?}");
+            assert!(to_png(&file, Vec::new()).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_picture_that_claims_more_than_there_is_is_not_read() {
+        let huge = stored(b"P6\n4095 4095\n255\n");
+        // Sparse: it has the length of another picture, and nothing in it.
+        huge.set_len(1 << 40).unwrap();
+        let error = to_png(&huge, Vec::new()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     }
 }

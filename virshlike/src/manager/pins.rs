@@ -1,14 +1,16 @@
 //! Pins: on which of the host's processors the threads of a guest run; set while it runs, in its
 //! definition, or both.
 
+use super::amend::Place;
 use super::definition::mistakes;
 use super::node::{Kernel, format_list, parse_list};
-use super::{Domain, Manager, definition};
+use super::{Domain, Manager};
 use crate::error::{Error, Kind, Result, plain_io};
 use crate::model::{self, CpuList, CpuTune, Pinned};
 use crate::runtime::Guest;
 use crate::runtime::guest::ANSWER;
 use crate::runtime::threads;
+use crate::xml::Document;
 use std::time::{Duration, Instant};
 
 /// What a change is about, in virsh's words.
@@ -91,40 +93,22 @@ impl Manager {
             })?),
         };
         let text = list.as_ref().map(format_list);
-        let (guest, config) = self.affected(domain, affects)?;
-        // The definition first: it is the part that can be refused without a trace.
-        if config {
-            self.pin_definition(domain, pinned, text.as_deref())?;
-        }
-        let Some(guest) = guest else { return Ok(()) };
-        let _lock = self.store.lock_domain(domain.uuid, &domain.name)?;
-        let (mut document, model) = self.current_definition(domain, Some(&guest))?;
-        refuse_stranger(&model, pinned)?;
-        let pid = process(&guest)?;
-        // An iothread that loses its pin runs where the emulator's threads do.
-        let otherwise = match pinned {
-            Pinned::Iothread(_) => model.cputune.others().cloned(),
-            Pinned::Vcpu(_) | Pinned::Emulator => None,
+        let edit = |document: &mut Document, model: &model::Domain, _: Place| {
+            refuse_stranger(model, pinned)?;
+            model::set_pin(document, pinned, text.as_deref()).map_err(|found| mistakes(&found))
         };
-        let everywhere = list.or(otherwise).unwrap_or_else(every_processor);
-        pin_threads(pid, pinned, &everywhere, &model.cputune)?;
-        model::set_pin(&mut document, pinned, text.as_deref()).map_err(|found| mistakes(&found))?;
-        guest.dir().write_live(document.as_str())?;
-        self.note(domain.uuid, "pin", &domain.name, &format!("{pinned:?}"));
-        Ok(())
-    }
-
-    fn pin_definition(&self, domain: &Domain, pinned: Pinned, list: Option<&str>) -> Result<()> {
-        let stored = self.stored(domain)?;
-        let definition::Checked {
-            mut document,
-            model,
-            ..
-        } = self.checked(&stored)?;
-        refuse_stranger(&model, pinned)?;
-        model::set_pin(&mut document, pinned, list).map_err(|found| mistakes(&found))?;
-        let file = stored.path.display().to_string();
-        self.replace(domain, &stored.text, document.as_str(), &file)?;
+        let tell = |guest: &Guest, after: &model::Domain| {
+            // An iothread that loses its pin runs where the emulator's threads do.
+            let otherwise = match pinned {
+                Pinned::Iothread(_) => after.cputune.others().cloned(),
+                Pinned::Vcpu(_) | Pinned::Emulator => None,
+            };
+            let everywhere = list.or(otherwise).unwrap_or_else(every_processor);
+            pin_threads(process(guest)?, pinned, &everywhere, &after.cputune)
+        };
+        if self.amend(domain, affects, edit, tell)? {
+            self.note(domain.uuid, "pin", &domain.name, &format!("{pinned:?}"));
+        }
         Ok(())
     }
 }

@@ -1,11 +1,12 @@
 //! Changes that no guest notices: title, description, other programs' metadata. They are made in the
 //! definition on disk, in the one that a guest runs, or in both.
 
+use super::amend::Place;
 use super::definition;
 use super::pins::Affects;
 use super::{Domain, Manager};
 use crate::error::Result;
-use crate::runtime::Guest;
+use crate::model;
 use crate::xml::{Document, Edits, NewElement};
 
 impl Manager {
@@ -47,40 +48,10 @@ impl Manager {
         affects: Affects,
         change: impl Fn(&mut Document) -> Result<()>,
     ) -> Result<()> {
-        let (guest, config) = self.affected(domain, affects)?;
-        if let Some(guest) = &guest {
-            self.live_with(domain, guest, &change)?;
+        let edit = |document: &mut Document, _: &model::Domain, _: Place| change(document);
+        if self.amend(domain, affects, edit, |_, _| Ok(()))? {
+            self.note(domain.uuid, "edit", &domain.name, "while it runs");
         }
-        if config {
-            let stored = self.stored(domain)?;
-            let mut document = self.checked(&stored)?.document;
-            change(&mut document)?;
-            let file = stored.path.display().to_string();
-            self.replace(domain, &stored.text, document.as_str(), &file)?;
-        }
-        if guest.is_none() {
-            return Ok(());
-        }
-        let _lock = self.store.lock_domain(domain.uuid, &domain.name)?;
-        // It may have ended, or been started again, before the lock was free.
-        let guest = self.running(domain)?;
-        let document = self.live_with(domain, &guest, &change)?;
-        guest.dir().write_live(document.as_str())?;
-        self.note(domain.uuid, "edit", &domain.name, "while it runs");
         Ok(())
-    }
-
-    /// The definition that a guest runs, with a change.
-    fn live_with(
-        &self,
-        domain: &Domain,
-        guest: &Guest,
-        change: impl Fn(&mut Document) -> Result<()>,
-    ) -> Result<Document> {
-        let (mut document, _) = self.current_definition(domain, Some(guest))?;
-        change(&mut document)?;
-        let file = format!("the running definition of '{}'", domain.name);
-        definition::check(document.as_str(), &file)?;
-        Ok(document)
     }
 }

@@ -8,13 +8,14 @@ use crate::model::{self, CharBackend};
 use crate::runtime::files::Descriptors;
 use crate::runtime::record::RunRecord;
 use crate::runtime::rundir::{CONSOLE, RunDir};
+use crate::runtime::socket;
 use rustix::pty::OpenptFlags;
 use rustix::termios::OptionalActions;
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use vmm_api::spec::{DeviceKind, LogSpec, MachineSpec, PortStream};
 
@@ -164,7 +165,7 @@ pub(super) fn listen_at(path: &Path) -> Result<UnixListener> {
             return Err(refused("something that is no socket is there")
                 .hint("move it away, or give the channel another <source path=...>"));
         }
-        Ok(_) if UnixStream::connect(path).is_ok() => {
+        Ok(_) if !socket::is_left(path) => {
             return Err(refused("another program listens on it")
                 .hint("give the channel another <source path=...>, or none"));
         }

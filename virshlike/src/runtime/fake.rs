@@ -6,7 +6,7 @@
 //! Words on its kernel command line make it misbehave: `fake.fail` ends it at once with a reason,
 //! `fake.vanish` without one, `fake.deaf` leaves the control socket unanswered, `fake.stubborn`
 //! ignores the power button, `fake.mute` has an agent that says nothing, `fake.crash` crashes when it is resumed, `fake.off` powers
-//! off at once, `fake.silent` tells of no event. It must never be
+//! off at once, `fake.silent` tells of no event, `fake.refuse` refuses to be changed. It must never be
 //! reachable from a release of the product.
 
 mod agent;
@@ -313,6 +313,12 @@ impl Machine {
             Request::Powerdown | Request::Reboot => self.set(state, &Event::Powerdown),
             Request::Reset => self.set(state, &Event::Reset),
             Request::Destroy | Request::Quit => end = Some(EndReason::Destroyed),
+            Request::Adjust { .. } | Request::LimitDisk { .. }
+                if cmdline.contains("fake.refuse") =>
+            {
+                let why = ControlError::new(ErrorKind::Invalid, "asked to refuse");
+                return (Err(why), None);
+            }
             Request::Adjust { setting } if balloon(&self.spec).is_some() => {
                 if let Adjustment::Memory { bytes } = setting {
                     self.memory_left.store(bytes, Ordering::SeqCst);

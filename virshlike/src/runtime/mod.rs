@@ -26,6 +26,7 @@ pub mod passt;
 pub mod process;
 pub mod record;
 pub mod rundir;
+pub mod socket;
 pub mod tap;
 pub mod threads;
 

@@ -7,10 +7,13 @@
 //! The manager makes a pair of connected sockets, gives one end to the guest's process and one to passt
 //! (`--fd`), and lets go of both. passt ends with its peer (`--one-off`), whatever ends that; so there is
 //! nothing to undo. One that hangs is found by the name that it was started under, which holds the
-//! domain's UUID and never a path: as root passt becomes nobody, and Debian's AppArmor profile lets it
-//! write in few places, so it is asked for no file but the log that a definition wants.
+//! domain's UUID, a number that no other run has, and never a path: as root passt becomes nobody, and
+//! Debian's AppArmor profile lets it write in few places, so it is asked for no file but the log that a
+//! definition wants.
 //!
-//! Nothing here may touch a process that was not started here.
+//! Nothing here may touch a process that was not started here. Anybody can read the name of one that
+//! runs and give it to another, so a process is taken for ours only where its owner and its program fit
+//! as well (`runtime::background`).
 
 use super::background;
 use super::cgroup::Group;
@@ -20,13 +23,14 @@ use crate::error::{Error, Kind, Result};
 use crate::model::{PortForward, Protocol, UserNetwork};
 use crate::spawn::Plan;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::Pid;
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
 use uuid::Uuid;
 
 /// The program.
@@ -52,9 +56,10 @@ pub struct Helper {
     pub log: Option<String>,
 }
 
-/// What the passt of a domain's interface is called: passt tells by its own name what it is to be.
+/// What the passt of a domain's interface is called in one run: passt tells by its own name what it is to
+/// be. Never the same twice, so that no two stores, sessions or runs mean each other's.
 pub fn name(domain: Uuid, interface: usize) -> String {
-    format!("passt-{domain}-{interface}")
+    format!("passt-{domain}-{interface}-{}", Uuid::new_v4().simple())
 }
 
 /// What passt is told.
@@ -123,16 +128,14 @@ fn ports(forward: &PortForward) -> String {
     text
 }
 
-/// Starts a passt and waits until it serves. One of the same name, from a run before, is ended first:
-/// it may hold the ports that this one wants.
+/// Starts a passt and waits until it serves. Those of the runs before are gone by then
+/// ([`end_all`]): they would hold the ports that this one wants.
 ///
 /// # Errors
 /// No program, or what passt says itself.
 pub fn start(helper: Helper, group: &Group) -> Result<()> {
     let program = PASST.need()?;
-    if let Some((_, process)) = find(&helper.name) {
-        background::end(&process);
-    }
+    let own = program.clone();
     // A pipe: a confined passt may write to few files, and inherits none of the others.
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
         .map_err(|error| Error::new(Kind::Host, "cannot make a pipe").cause(error.to_string()))?;
@@ -159,11 +162,11 @@ pub fn start(helper: Helper, group: &Group) -> Result<()> {
             None => error,
         });
     }
-    if let Some((pid, _)) = find(&helper.name)
-        && let Ok(pid) = u32::try_from(pid.as_raw_nonzero().get())
-        && let Some(why) = group.adopt(pid, &Limits::default())
-    {
-        tracing::debug!("passt stays in the group of this command: {why}");
+    for (pid, _) in find(&helper.name, &own) {
+        let pid = pid.as_raw_nonzero().get().cast_unsigned();
+        if let Some(why) = group.adopt(pid, &Limits::default()) {
+            tracing::debug!("passt stays in the group of this command: {why}");
+        }
     }
     Ok(())
 }
@@ -185,31 +188,28 @@ fn last_words(reader: OwnedFd) -> Vec<String> {
     last.iter().map(|line| (*line).to_string()).collect()
 }
 
-/// Ends those that are left of a guest that is gone. Most have ended by themselves; nobody waits for
-/// the others.
+/// Ends those that are left of a guest that is gone, for certain: most have ended by themselves, and
+/// the others would hold the ports that the next run wants.
 pub fn end_all(names: &[String]) {
+    if names.is_empty() {
+        return;
+    }
+    let Ok(program) = PASST.need() else {
+        // Whoever removed the program has to end what runs of it.
+        return;
+    };
     for name in names {
-        if let Some((_, process)) = find(name) {
-            // It fails only when it is gone already.
-            let _ = pidfd_send_signal(&process, Signal::KILL);
+        for (_, process) in find(name, &program) {
+            background::kill(&process);
         }
     }
 }
 
-/// The process of this name; the handle stays with that very process.
-fn find(name: &str) -> Option<(Pid, OwnedFd)> {
-    let is_it = |pid: i32| {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+/// The processes of this name that are ours; each handle stays with that very process.
+fn find(name: &str, program: &Path) -> Vec<(Pid, OwnedFd)> {
+    background::find(program, |line| {
         line.split(|byte| *byte == 0).next() == Some(name.as_bytes())
-    };
-    let entries = fs::read_dir("/proc").ok()?;
-    let mut pids = entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let pid = pids.find(|pid| is_it(*pid))?;
-    let handle = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
-    // Looked at again: the number may have been given away meanwhile.
-    is_it(pid).then_some((Pid::from_raw(pid)?, handle))
+    })
 }
 
 #[cfg(test)]
@@ -277,28 +277,57 @@ mod tests {
         );
     }
 
+    fn tail(name: &str) -> std::process::Child {
+        let plan = Plan {
+            program: TAIL.into(),
+            arguments: vec!["-f".into(), "/dev/null".into()],
+            descriptors: Vec::new(),
+            output: tempfile::tempfile().unwrap(),
+            cgroup: None,
+            memory: None,
+        };
+        crate::spawn::spawn_as(plan, Some(name)).unwrap()
+    }
+
+    const TAIL: &str = "/usr/bin/tail";
+
     #[test]
-    fn only_a_process_of_that_very_name_is_found() {
+    fn no_two_runs_have_a_name_in_common() {
         let uuid = Uuid::new_v4();
-        let wanted = name(uuid, 0);
-        assert!(wanted.contains("passt") && find(&wanted).is_none());
-        let spawned = crate::spawn::spawn_as(
-            Plan {
-                program: "/usr/bin/tail".into(),
-                arguments: vec!["-f".into(), "/dev/null".into()],
-                descriptors: Vec::new(),
-                output: tempfile::tempfile().unwrap(),
-                cgroup: None,
-                memory: None,
-            },
-            Some(&wanted),
+        let names = [name(uuid, 0), name(uuid, 0), name(uuid, 1)];
+        assert!(names.iter().all(|name| name.contains("passt")));
+        assert!(names[0] != names[1] && names[1] != names[2]);
+    }
+
+    #[test]
+    fn only_processes_of_that_very_name_and_program_are_found() {
+        let wanted = name(Uuid::new_v4(), 0);
+        let tail_program = Path::new(TAIL);
+        assert!(find(&wanted, tail_program).is_empty());
+        let mut both = [tail(&wanted), tail(&wanted)];
+        let found = find(&wanted, tail_program);
+        let mut pids: Vec<u32> = found
+            .iter()
+            .map(|(pid, _)| pid.as_raw_nonzero().get().cast_unsigned())
+            .collect();
+        let mut ids: Vec<u32> = both.iter().map(std::process::Child::id).collect();
+        pids.sort_unstable();
+        ids.sort_unstable();
+        assert_eq!(pids, ids, "all of them are looked at");
+        assert!(
+            find("/dev/null", tail_program).is_empty(),
+            "a word is no name"
         );
-        let mut child = spawned.unwrap();
-        let (pid, process) = find(&wanted).expect("it runs");
-        assert_eq!(pid.as_raw_nonzero().get().cast_unsigned(), child.id());
-        assert!(find("/dev/null").is_none(), "a word is no name");
-        background::end(&process);
-        child.wait().unwrap();
-        assert!(find(&wanted).is_none());
+        // One that took the name and is another program is left alone.
+        assert!(find(&wanted, Path::new("/usr/bin/passt")).is_empty());
+        end_all(std::slice::from_ref(&wanted));
+        assert_eq!(find(&wanted, tail_program).len(), 2);
+        for (_, process) in found {
+            background::kill(&process);
+        }
+        for child in &mut both {
+            child.wait().unwrap();
+        }
+        assert!(find(&wanted, tail_program).is_empty());
     }
 }

@@ -6,13 +6,14 @@
 use super::cores;
 use super::passt;
 use super::record::{LastRun, RECORD_VERSION, RunEnd, RunRecord};
+use super::socket;
 use crate::error::{Error, Result};
 use crate::spawn;
 use crate::store::atomic;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use vmm_api::end::EndRecord;
@@ -294,15 +295,14 @@ impl RunDir {
         // Records of older builds name no console.
         let first = self.path.join(CONSOLE);
         for path in consoles.chain(channels).chain([first]) {
-            let is_socket = |found: fs::Metadata| found.file_type().is_socket();
-            if fs::symlink_metadata(&path).is_ok_and(is_socket) {
-                let _ = fs::remove_file(&path);
-            }
+            // A channel's path may be another program's by now.
+            socket::remove_left(&path);
         }
     }
 
     /// Forgets a start that did not succeed, keeping what was known of the run before it.
     pub fn abandon(&self, record: &RunRecord) {
+        passt::end_all(&record.helpers);
         cores::clean(record.cores.iter().map(Path::new));
         self.remove_sockets(record);
         for name in [CONTROL, SPEC, LIVE, RUN, END] {

@@ -19,21 +19,53 @@ pub const TEMP_PREFIX: &str = ".tmp-";
 /// # Errors
 /// What the file system says; the old file is then untouched.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    stage(path, bytes)?.commit()
+}
+
+/// A file's new content, safe on disk beside the old one; gone with this unless it is committed.
+#[derive(Debug)]
+pub struct Staged {
+    temp: PathBuf,
+    path: PathBuf,
+}
+
+/// The first half of [`write`].
+///
+/// # Errors
+/// As [`write`].
+pub fn stage(path: &Path, bytes: &[u8]) -> Result<Staged> {
     let Some(folder) = path.parent() else {
         let error = io::Error::from(io::ErrorKind::InvalidInput);
         return Err(Error::io("write", path, &error));
     };
-    let temp = temp_path(folder);
-    let result = write_temp(&temp, bytes).and_then(|()| fs::rename(&temp, path));
-    if let Err(error) = result {
-        // The error being reported matters more than a leftover that the next writer removes.
-        let _ = fs::remove_file(&temp);
-        return Err(Error::io("write", path, &error));
+    let staged = Staged {
+        temp: temp_path(folder),
+        path: path.to_path_buf(),
+    };
+    write_temp(&staged.temp, bytes).map_err(|error| Error::io("write", path, &error))?;
+    Ok(staged)
+}
+
+impl Staged {
+    /// The second half: the old content is replaced.
+    ///
+    /// # Errors
+    /// As [`write`].
+    pub fn commit(self) -> Result<()> {
+        fs::rename(&self.temp, &self.path)
+            .map_err(|error| Error::io("write", &self.path, &error))?;
+        fault::point("atomic.renamed");
+        sync_dir(self.path.parent().unwrap_or(Path::new("/")))?;
+        fault::point("atomic.dir-synced");
+        Ok(())
     }
-    fault::point("atomic.renamed");
-    sync_dir(folder)?;
-    fault::point("atomic.dir-synced");
-    Ok(())
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        // After a commit nothing has this name; else the next writer removes what stays.
+        let _ = fs::remove_file(&self.temp);
+    }
 }
 
 fn write_temp(temp: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -163,6 +195,20 @@ mod tests {
         fs::create_dir(&path).unwrap();
         assert!(write(&path, b"x").is_err());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_staged_and_not_committed_leaves_the_old_file_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.xml");
+        write(&path, b"one").unwrap();
+        let staged = stage(&path, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+        drop(staged);
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        stage(&path, b"two").unwrap().commit().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Changing the store, under its lock. The steps of each verb, in order, with the instant at which
 //! the verb becomes true marked `COMMIT`.
 
-use super::{Intent, Lock, Store, Survey, atomic, fault, lock, name};
+use super::atomic::{self, Staged};
+use super::{Intent, Lock, Store, Survey, fault, lock, name};
 use crate::error::{Error, Kind, Result};
 use std::cell::Cell;
 use std::fs;
@@ -84,11 +85,20 @@ impl<'a> Writer<'a> {
     /// # Errors
     /// A bad name, or what the file system says; the old definition then stands.
     pub fn put(&self, name: &str, text: &str) -> Result<()> {
+        self.stage(name, text)?.commit()
+    }
+
+    /// Prepares a definition: what can fail has been done, and the old one stands until it is committed.
+    /// This writer has to live that long, or the next one sweeps it away.
+    ///
+    /// # Errors
+    /// A name that cannot be a file's; what the file system says.
+    pub fn stage(&self, name: &str, text: &str) -> Result<Staged> {
         name::check(name)?;
         let layout = self.store.layout();
         atomic::create_dir(&layout.domains, 0o700)?;
-        // COMMIT: the rename inside.
-        atomic::write(&layout.definition(name), text.as_bytes())
+        // COMMIT: the rename of the commit.
+        atomic::stage(&layout.definition(name), text.as_bytes())
     }
 
     /// Removes a definition and its autostart link.

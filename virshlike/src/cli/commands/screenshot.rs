@@ -3,8 +3,6 @@
 use crate::cli::{Context, Group, Verb};
 use crate::error::{Error, Kind, Result};
 use crate::manager::picture::PictureFormat;
-use std::fs::File;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Take a picture of what a domain shows and store it in a file
@@ -15,7 +13,7 @@ use std::path::{Path, PathBuf};
 pub struct Screenshot {
     /// The domain: name, id or UUID
     domain: String,
-    /// Where the picture goes; a file of this name is replaced. NAME-TIME.ppm without it
+    /// Where the picture goes; a plain file of this name is replaced once the picture is there. NAME-TIME.ppm without it
     file: Option<PathBuf>,
     /// What the picture is stored as, whatever the file's name
     #[arg(long = "type", value_name = "TYPE", value_parser = ["png", "ppm"])]
@@ -40,21 +38,7 @@ impl Verb for Screenshot {
             let now = jiff::Zoned::now().strftime("%Y-%m-%d-%H:%M:%S");
             format!("{}-{now}.{}", domain.name, format.ending()).into()
         });
-        // A picture that cannot be had leaves an old file alone.
-        context.manager()?.running(&domain)?;
-        let created = File::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&file)
-            .map_err(|error| Error::io("write", &file, &error))?;
-        let taken = context.manager()?.screenshot(&domain, &created, format);
-        if taken.is_err() {
-            // An empty file is worse than none.
-            let _ = std::fs::remove_file(&file);
-        }
-        taken?;
+        context.manager()?.screenshot(&domain, &file, format)?;
         context.ui.sentence(format!(
             "Screenshot saved to {}, with type of {}",
             file.display(),

@@ -1,7 +1,8 @@
 //! `vm image backup`
 
+use super::create::{self, NewFile};
+use super::options;
 use super::tool::{self, Access, Progress};
-use super::{create, options};
 use crate::cli::Context;
 use crate::error::{Error, Kind, Result};
 use images::jobs::{BackupOptions, Control};
@@ -71,12 +72,14 @@ impl Backup {
         // For writing, because the bitmap changes.
         let source = tool::open(&self.source, format, writable)?;
         tool::activate(&executor, &self.source, &source)?;
-        let made = new.is_some() && !self.target.exists();
-        let created = new.map_or(Ok(()), |new| self.create(new, source.virtual_size()));
-        let copied = created.and_then(|()| self.copy(context, &executor, &source, rate));
-        if copied.is_err() && made {
-            // Half a backup is of no use to anybody.
-            let _ = std::fs::remove_file(&self.target);
+        let made = new.map(|new| self.create(new, source.virtual_size()));
+        let made = made.transpose();
+        let copied = match &made {
+            Ok(_) => self.copy(context, &executor, &source, rate),
+            Err(error) => Err(error.clone()),
+        };
+        if let (Err(_), Ok(Some(made))) = (&copied, &made) {
+            made.give_up();
         }
         // From here on the bitmap counts on the backup: it stays.
         let finished = copied.and_then(|target| tool::close(&executor, &self.target, &target));
@@ -109,10 +112,11 @@ impl Backup {
         Ok(new)
     }
 
-    fn create(&self, mut new: CreateOptions, size: u64) -> Result<()> {
+    fn create(&self, mut new: CreateOptions, size: u64) -> Result<NewFile> {
         new.size = size;
         let file = create::new_file(&self.target)?;
-        images::ops::create(&file, &new).map_err(|error| tool::wrong(&self.target, &error))
+        create::image_in(&file, &new)?;
+        Ok(file)
     }
 
     /// Copies; the target, still active.

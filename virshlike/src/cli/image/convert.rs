@@ -115,20 +115,20 @@ impl Convert {
         let size = size.fold(0, u64::saturating_add);
         let bitmaps = self.bitmaps_of(context, &executor, &sources)?;
         let target_format = tool::target_format(&self.target_format)?;
-        let existed = target.exists();
+        let mut made = None;
         let mut zero = !self.no_create || self.target_is_zero;
         if !self.no_create {
             let new = self.new_image(target_format, size)?;
             zero &= new.backing.is_none();
             create::data_file(&new, &target.display().to_string())?;
             let file = create::new_file(target)?;
-            images::ops::create(&file, &new).map_err(|error| tool::wrong(target, &error))?;
-            zero &= file.metadata().is_ok_and(|meta| meta.is_file());
+            create::image_in(&file, &new)?;
+            zero &= file.file.metadata().is_ok_and(|meta| meta.is_file());
+            made = Some(file);
         }
         let result = self.copy(context, &executor, (&sources, &bitmaps), target, zero);
-        if result.is_err() && !existed {
-            // Half a copy is of no use to anybody.
-            let _ = std::fs::remove_file(target);
+        if let (Err(_), Some(made)) = (&result, made) {
+            made.give_up();
         }
         result
     }

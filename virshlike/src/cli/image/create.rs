@@ -5,9 +5,10 @@ use crate::cli::Context;
 use crate::error::{Error, Kind, Result};
 use images::ops::create::{Backing, CreateOptions, Preallocation};
 use images::{Format, PathGate};
-use std::fs::File;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::fs::{File, Metadata};
+use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
 /// Make a new disk image
 #[derive(Debug, clap::Args)]
@@ -76,8 +77,7 @@ impl Create {
         new.size = size;
         data_file(&new, &named)?;
         context.ui.sentence(options::formatting(&named, &new))?;
-        let file = new_file(&self.filename)?;
-        images::ops::create(&file, &new).map_err(|error| tool::wrong(&self.filename, &error))
+        image_in(&new_file(&self.filename)?, &new)
     }
 }
 
@@ -98,25 +98,98 @@ pub fn data_file(new: &CreateOptions, named: &str) -> Result<()> {
     ) {
         raw.preallocation = new.preallocation;
     }
-    images::ops::create(&file, &raw).map_err(|error| tool::wrong(&path, &error))
+    image_in(&file, &raw)
+}
+
+/// A file that an image is made in.
+#[derive(Debug)]
+pub struct NewFile {
+    /// It, open for reading and writing.
+    pub file: File,
+    path: PathBuf,
+    made: bool,
+}
+
+impl NewFile {
+    /// Removes the file if it was made here and is still what has the name: half an image is of no use
+    /// to anybody.
+    pub fn give_up(&self) {
+        let identity = |found: Metadata| (found.dev(), found.ino());
+        let ours = self.file.metadata().map(identity).ok();
+        let there = std::fs::symlink_metadata(&self.path).map(identity).ok();
+        if self.made && ours.is_some() && ours == there {
+            // The error that led here matters more.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
 }
 
 /// Opens a file to be made anew; what it contains stays until it is known that nobody uses it.
 ///
 /// # Errors
 /// The path and what is wrong with it.
-pub fn new_file(path: &std::path::Path) -> Result<File> {
-    if path.exists() {
-        return tool::open_file(path, true);
-    }
-    let mut options = File::options();
-    options
+pub fn new_file(path: &Path) -> Result<NewFile> {
+    let file = File::options()
         .read(true)
         .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600);
-    options
-        .open(path)
-        .map_err(|error| Error::io("create", path, &error))
+        .create_new(true)
+        .mode(0o600)
+        .open(path);
+    let (file, made) = match file {
+        Ok(file) => (file, true),
+        // A link to nothing is there as well, and led nowhere on purpose perhaps.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            (tool::open_file(path, true)?, false)
+        }
+        Err(error) => return Err(Error::io("create", path, &error)),
+    };
+    Ok(NewFile {
+        file,
+        path: path.to_path_buf(),
+        made,
+    })
+}
+
+/// Makes an image in a file; one that was made for it is gone when that fails.
+///
+/// # Errors
+/// An image in use; options that do not go together; a full disk.
+pub fn image_in(new: &NewFile, options: &CreateOptions) -> Result<()> {
+    images::ops::create(&new.file, options).map_err(|error| {
+        new.give_up();
+        tool::wrong(&new.path, &error)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn only_a_file_that_was_made_here_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.raw");
+        new_file(&path).unwrap().give_up();
+        assert!(!path.exists());
+        fs::write(&path, "precious").unwrap();
+        new_file(&path).unwrap().give_up();
+        assert_eq!(fs::read(&path).unwrap(), b"precious");
+        fs::remove_file(&path).unwrap();
+        let ours = new_file(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "another's").unwrap();
+        ours.give_up();
+        assert_eq!(fs::read(&path).unwrap(), b"another's");
+    }
+
+    #[test]
+    fn a_link_to_nothing_makes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(folder.path().join("nothing"), &link).unwrap();
+        assert!(new_file(&link).is_err());
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert!(!folder.path().join("nothing").exists());
+    }
 }

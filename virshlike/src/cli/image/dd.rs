@@ -62,20 +62,18 @@ impl Dd {
             ));
         }
         let format = tool::target_format(&self.output_format)?;
-        let existed = words.output.exists();
         let new = CreateOptions::new(format, end - words.skip);
         let file = create::new_file(&words.output)?;
-        images::ops::create(&file, &new).map_err(|error| tool::wrong(&words.output, &error))?;
+        create::image_in(&file, &new)?;
         let how = ConvertOptions {
-            target_is_zero: file.metadata().is_ok_and(|meta| meta.is_file()),
+            target_is_zero: file.file.metadata().is_ok_and(|meta| meta.is_file()),
             skip: words.skip,
             limit: end - words.skip,
             ..ConvertOptions::default()
         };
         let copied = copy(context, &executor, (&source, &words.output, format), &how);
-        if copied.is_err() && !existed {
-            // Half a copy is of no use to anybody.
-            let _ = std::fs::remove_file(&words.output);
+        if copied.is_err() {
+            file.give_up();
         }
         copied
     }

@@ -3,13 +3,16 @@
 use super::tool::{self, Access};
 use crate::cli::Context;
 use crate::error::{Error, Kind, Result};
+use crate::manager::output::OutputFile;
+use crate::runtime::socket;
 use images::exec;
 use images::nbd::{Export, Listener, ServeOptions, serve};
 use images::{DetectZeroes, DiscardMode};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -137,8 +140,10 @@ impl Serve {
             .ui
             .sentence(format!("Serving {} on {address}", self.filename.display()))?;
         if let Some(path) = &self.pid_file {
-            std::fs::write(path, format!("{}\n", std::process::id()))
+            let output = OutputFile::create(path)?;
+            writeln!(output.file(), "{}", std::process::id())
                 .map_err(|error| Error::io("write", path, &error))?;
+            output.keep()?;
         }
         let options = ServeOptions {
             shared: self.shared,
@@ -236,9 +241,8 @@ fn stop_signals() -> Result<UnixStream> {
 /// Listens on a path. A socket that nobody listens on any more is replaced; anything else is not.
 fn listen_unix(path: &Path) -> Result<UnixListener> {
     let fail = |error: std::io::Error| Error::io("listen on", path, &error);
-    if let Ok(meta) = std::fs::symlink_metadata(path) {
-        let stale = meta.file_type().is_socket() && nobody_listens(path);
-        if !stale {
+    if std::fs::symlink_metadata(path).is_ok() {
+        if !socket::is_left(path) {
             return Err(Error::new(
                 Kind::Exists,
                 format!("{} is there already, and in use", path.display()),
@@ -247,11 +251,4 @@ fn listen_unix(path: &Path) -> Result<UnixListener> {
         std::fs::remove_file(path).map_err(fail)?;
     }
     UnixListener::bind(path).map_err(fail)
-}
-
-fn nobody_listens(path: &Path) -> bool {
-    match UnixStream::connect(path) {
-        Ok(_) => false,
-        Err(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,
-    }
 }

@@ -83,14 +83,31 @@ impl Networks<'_> {
         let running = live
             .then(|| changed(&self.current(&found)?, change))
             .transpose()?;
-        // The host first: it is the one that may refuse.
-        if let Some(running) = running {
-            self.serve(&found, &running)?;
+        // Whatever can refuse is asked before the definition gets its name; held until it has it.
+        let writer = config.then(|| self.store.writer()).transpose()?;
+        let staged = match (&writer, &stored) {
+            (Some(writer), Some(stored)) => {
+                Some(writer.stage(&found.name, stored.document.as_str())?)
+            }
+            _ => None,
+        };
+        let before = running
+            .is_some()
+            .then(|| self.current(&found))
+            .transpose()?;
+        if let Some(running) = &running {
+            self.serve(&found, running)?;
         }
-        if let Some(stored) = stored {
-            let writer = self.store.writer()?;
-            writer.put(&found.name, stored.document.as_str())?;
+        if let Some(staged) = staged
+            && let Err(error) = staged.commit()
+        {
+            if let Some(before) = before {
+                // What it says is told by its not serving.
+                let _ = self.serve(&found, &before);
+            }
+            return Err(error);
         }
+        drop(writer);
         let detail = format!("{} {}", change.command.as_str(), change.section.as_str());
         self.manager
             .note(found.uuid, "net-update", &found.name, &detail);

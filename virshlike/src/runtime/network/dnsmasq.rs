@@ -13,7 +13,7 @@ use crate::runtime::cgroup::Group;
 use crate::runtime::limits::Limits;
 use crate::spawn::Plan;
 use crate::store::atomic;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::Pid;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::net::IpAddr;
@@ -233,14 +233,12 @@ pub fn start(network: &Network, record: &NetworkRecord, dir: &Path, leases: &Pat
 pub fn process(dir: &Path) -> Option<(Pid, OwnedFd)> {
     let text = fs::read_to_string(pid_path(dir)).ok()?;
     let pid = Pid::from_raw(text.trim().parse().ok()?)?;
-    // Opened before it is looked at: a number that was given away meanwhile is not taken for it.
-    let handle = pidfd_open(pid, PidfdFlags::empty()).ok()?;
-    let line = fs::read(format!("/proc/{pid}/cmdline", pid = pid.as_raw_nonzero())).ok()?;
+    let program = DNSMASQ.need().ok()?;
     let wanted = format!("--conf-file={}", config_path(dir).display());
-    let mut words = line.split(|byte| *byte == 0);
-    words
-        .any(|word| word == wanted.as_bytes())
-        .then_some((pid, handle))
+    background::process(pid, &program, |line| {
+        line.split(|byte| *byte == 0)
+            .any(|word| word == wanted.as_bytes())
+    })
 }
 
 /// Ends the server of a network's folder, if one runs.
