@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 pub struct Screenshot {
     /// The domain: name, id or UUID
     domain: String,
-    /// Where the picture goes; a plain file of this name is replaced once the picture is there. NAME-TIME.ppm without it
+    /// Where the picture goes; a file of this name is replaced. NAME-TIME.ppm without it
     file: Option<PathBuf>,
     /// What the picture is stored as, whatever the file's name
     #[arg(long = "type", value_name = "TYPE", value_parser = ["png", "ppm"])]
