@@ -69,28 +69,35 @@ fn what_a_guest_refuses_is_not_in_its_definition_either() {
 fn changes_at_once_are_all_made() {
     let world = World::new();
     start(&world, "");
-    let limits = [
-        ["--read-bytes-sec", "1000001"],
-        ["--write-bytes-sec", "1000002"],
-        ["--read-iops-sec", "1003"],
-        ["--write-iops-sec", "1004"],
+    let changes: [(&[&str], &str); 4] = [
+        (
+            &["blkdeviotune", "a", "vda", "--total-bytes-sec", "1000001"],
+            "<total_bytes_sec>1000001<",
+        ),
+        (
+            &["blkdeviotune", "a", "vda", "--total-iops-sec", "1002"],
+            "<total_iops_sec>1002<",
+        ),
+        (&["dommemstat", "a", "--period", "7"], "period='7'"),
+        (
+            &["desc", "a", "--title", "--new-desc", "new"],
+            "<title>new<",
+        ),
     ];
-    let mut running: Vec<_> = limits
+    let mut running: Vec<_> = changes
         .iter()
-        .map(|[name, value]| {
-            let words = with(&["blkdeviotune", "a", "vda", name, value]);
-            world.command("vm").args(words).spawn().expect("vm runs")
-        })
+        .map(|(words, _)| world.command("vm").args(with(words)).spawn())
         .collect();
     for one in &mut running {
-        assert!(one.wait().expect("its end").success());
+        let child = one.as_mut().expect("vm runs");
+        assert!(child.wait().expect("its end").success());
     }
     for shown in [
         world.ok(&["dumpxml", "a", "--inactive"]),
         world.ok(&["dumpxml", "a"]),
     ] {
-        for [name, value] in limits {
-            assert!(shown.contains(&format!(">{value}<")), "{name}: {shown}");
+        for (words, made) in changes {
+            assert!(shown.contains(made), "{words:?}: {shown}");
         }
     }
 }

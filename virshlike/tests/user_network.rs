@@ -15,10 +15,12 @@ while [ $# -gt 0 ]; do [ "$1" = --fd ] && fd=$2; shift; done
 ( cat <&$fd >/dev/null; echo ended >> DIR/said ) >/dev/null 2>&1 &
 "#;
 
-/// Serves under its name, and stays whatever happens to the socket.
+/// Serves under its name, and stays whatever happens to the socket. What runs then is a program beside it,
+/// as passt's build for newer processors is: another one would be nobody's to end.
 const STAYS: &str = r#"#!/bin/bash
 name=$(cat DIR/store/run/vm/*/run.json | grep -o 'passt-[0-9a-f-]*')
-( exec -a "$name" sleep 600 ) >/dev/null 2>&1 &
+cp "$(command -v sleep)" DIR/bin/passt.avx2
+( exec -a "$name" DIR/bin/passt.avx2 600 ) >/dev/null 2>&1 &
 "#;
 
 const REFUSES: &str = r#"#!/bin/bash
@@ -149,7 +151,7 @@ fn without_passt_the_start_says_what_to_install() {
 
 /// Whether a process runs under the name of the domain's first passt.
 fn stays(uuid: &str) -> bool {
-    let name = format!("passt-{uuid}-0\0");
+    let name = format!("passt-{uuid}-0-");
     let entries = fs::read_dir("/proc").expect("processes");
     entries.flatten().any(|entry| {
         fs::read(entry.path().join("cmdline")).is_ok_and(|l| l.starts_with(name.as_bytes()))
