@@ -83,6 +83,52 @@ fn group_of(store: &Path, name: &str) -> String {
     own.expect("a group of cgroup v2").to_owned()
 }
 
+/// Limits are shown as the kernel has them, and changed while the guest runs.
+fn limits_are_shown_and_changed(store: &Path, limit: impl Fn(&str) -> String) {
+    let shown = vm(store, &["schedinfo", "out-lives"]);
+    assert!(shown.contains("cpu_shares     : 250"), "{shown}");
+    assert!(shown.contains("global_quota   : 400000"), "{shown}");
+    let change = [
+        "cpu_shares=300",
+        "global_period=50000",
+        "--set",
+        "global_quota=-1",
+    ];
+    vm(store, &[&["schedinfo", "out-lives"][..], &change].concat());
+    assert_eq!(limit("cpu.weight"), "300");
+    assert_eq!(limit("cpu.max"), "max 50000");
+    vm(
+        store,
+        &[
+            "memtune",
+            "out-lives",
+            "--hard-limit",
+            "300M",
+            "--live",
+            "--config",
+        ],
+    );
+    assert_eq!(limit("memory.max"), (300 << 20).to_string());
+    for place in ["--live", "--config"] {
+        let shown = vm(store, &["memtune", "out-lives", place]);
+        assert!(
+            shown.contains("hard_limit     : 307200"),
+            "{place}: {shown}"
+        );
+    }
+    let beyond = Command::new(program::vm().expect("vm"))
+        .args(["memtune", "out-lives", "--hard-limit", "1M"])
+        .env("VM_STORE_ROOT", store)
+        .output()
+        .expect("vm runs");
+    let errors = String::from_utf8_lossy(&beyond.stderr);
+    assert!(
+        !beyond.status.success() && errors.contains("uses more"),
+        "{errors}"
+    );
+    assert_eq!(vm(store, &["-q", "domstate", "out-lives"]), "running");
+}
+
 #[test]
 fn a_guest_outlives_the_session_that_started_it() {
     skip_unless!(
@@ -138,6 +184,7 @@ fn a_guest_outlives_the_session_that_started_it() {
     assert_eq!(limit("cpu.weight"), "250");
     assert_eq!(limit("cpu.max"), "400000 100000");
     assert_eq!(limit("memory.max"), (512 << 20).to_string());
+    limits_are_shown_and_changed(&store, limit);
     vm(&store, &["destroy", "out-lives"]);
     let folder = Path::new(CGROUPS).join(group.trim_start_matches('/'));
     assert!(eventually(|| !folder.exists()), "its group is still there");
