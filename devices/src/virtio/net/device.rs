@@ -335,8 +335,11 @@ impl VirtioDevice for Net {
         };
         before.leave();
         // Whoever waits for the one before or for nothing any more looks again; and so does the guest.
-        let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        let queues: Vec<_> = queues.iter().filter_map(Weak::upgrade).collect();
+        // Not under the lock: what tells the guest takes the card's, and its start takes this one.
+        let queues: Vec<_> = {
+            let known = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+            known.iter().filter_map(Weak::upgrade).collect()
+        };
         queues.iter().for_each(|queue| queue.kick());
         if let Some(queue) = queues.first() {
             queue.config_changed();
