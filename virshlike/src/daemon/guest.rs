@@ -71,8 +71,8 @@ impl Ending {
     }
 }
 
-/// Tells what happens to a guest until its process is gone; of a `new` one also that it is heard from
-/// now on, so that whoever acts on its start misses nothing.
+/// Tells that a guest is heard from now on, so that whoever acts on the start of a `new` one misses
+/// nothing, and what happens to it until its process is gone.
 pub(super) async fn watch(guest: Guest, new: bool, sender: Sender<Message>) {
     let process = guest
         .process()
@@ -85,12 +85,8 @@ pub(super) async fn watch(guest: Guest, new: bool, sender: Sender<Message>) {
         let name = &guest.record.name;
         tracing::warn!("domain '{name}': its events are not heard; it is asked again");
     }
-    if new
-        && sender
-            .send(Message::Heard(guest.record.clone()))
-            .await
-            .is_err()
-    {
+    let heard = Message::Heard(guest.record.clone(), new);
+    if sender.send(heard).await.is_err() {
         return;
     }
     // Where neither can be waited for it has ended, as far as can be told.

@@ -78,8 +78,8 @@ pub struct Notice {
 
 /// What the daemon's parts tell its middle.
 enum Message {
-    /// The events of a guest that was just started are heard.
-    Heard(RunRecord),
+    /// The events of a guest are heard, and whether it was just started.
+    Heard(RunRecord, bool),
     Event(RunRecord, Event),
     /// It is gone, or nothing can be heard of it.
     Gone(RunRecord, Ending),
@@ -279,9 +279,6 @@ impl Daemon {
                     self.tell(&record.name, uuid, "started", how, Priority::Info);
                 }
                 let guest = Guest::new(*record, dir);
-                if why == Why::Begin && !guest.record.helpers.is_empty() {
-                    self.reconnect(&guest.record);
-                }
                 let new = why == Why::Change;
                 tokio::spawn(guest::watch(guest, new, self.sender.clone()));
             }
@@ -307,9 +304,16 @@ impl Daemon {
 
     fn hear(&mut self, message: Message) {
         match message {
-            Message::Heard(record) => {
-                let started = Happening::started(&record.name);
-                self.tell_happening(Some(record.uuid), started);
+            Message::Heard(record, new) => {
+                if new {
+                    let started = Happening::started(&record.name);
+                    self.tell_happening(Some(record.uuid), started);
+                }
+                // What was lost before anybody listened.
+                if !record.helpers.is_empty() && self.watched.get(&record.uuid) == Some(&record.id)
+                {
+                    self.reconnect(&record);
+                }
             }
             Message::Event(record, event) => self.event(&record, &event),
             Message::Gone(record, mut ending) => {

@@ -30,6 +30,8 @@ struct Row {
     last: Instant,
     /// An attempt is under way or waits: it looks at all cards.
     busy: bool,
+    /// There was a loss meanwhile, which that attempt may have looked too early for.
+    again: bool,
 }
 
 /// Guests whose cards lose their passt.
@@ -43,8 +45,10 @@ impl Lost {
             count: 0,
             last: now,
             busy: false,
+            again: false,
         });
         if row.busy {
+            row.again = true;
             return None;
         }
         if now.saturating_duration_since(row.last) > LONG + delay(row.count) {
@@ -57,10 +61,12 @@ impl Lost {
         Some(wait)
     }
 
-    fn ended(&mut self, uuid: Uuid) {
-        if let Some(row) = self.0.get_mut(&uuid) {
+    /// Whether there was a loss while the attempt that has ended was under way.
+    fn ended(&mut self, uuid: Uuid) -> bool {
+        self.0.get_mut(&uuid).is_some_and(|row| {
             row.busy = false;
-        }
+            std::mem::take(&mut row.again)
+        })
     }
 
     /// Its process is gone.
@@ -107,7 +113,7 @@ impl Daemon {
     /// What came of it.
     pub(super) fn reconnected(&mut self, record: &RunRecord, result: Result<Vec<String>>) {
         let (name, uuid) = (record.name.as_str(), record.uuid);
-        self.lost.ended(uuid);
+        let lost_again = self.lost.ended(uuid);
         if self.watched.get(&uuid) != Some(&record.id) {
             return;
         }
@@ -115,6 +121,9 @@ impl Daemon {
             Ok(cards) => {
                 for card in cards {
                     self.tell(name, uuid, "card-reconnected", &card, Priority::Info);
+                }
+                if lost_again {
+                    self.reconnect(record);
                 }
             }
             // It has ended meanwhile, or has no such card.
@@ -140,7 +149,8 @@ mod tests {
         for _ in 0..9 {
             let wait = lost.next(uuid, now).expect("nothing is under way");
             assert_eq!(lost.next(uuid, now), None, "one attempt at a time");
-            lost.ended(uuid);
+            assert!(lost.ended(uuid), "the loss meanwhile is not forgotten");
+            assert!(!lost.ended(uuid), "nor seen to twice");
             waits.push(wait.as_secs());
             now += wait + Duration::from_secs(1);
         }
