@@ -76,6 +76,10 @@ fn over(world: &World, console: &mut Console, server: &str, command: &str) -> [S
             let card = world.ok(&["domifstat", "net", "52:54:00:77:07:02"]);
             panic!("{error}\n{card}\n{}", facts.join("\n"));
         });
+    // The guest has said its last, so nobody comes any more who has not come.
+    until("the host's side does not end", || {
+        host.try_wait().expect("its state").is_some()
+    });
     assert!(host.wait().expect("its end").success());
     let here = std::fs::read_to_string(world.path("said")).unwrap_or_default();
     [here, said].map(|text| text.trim().into())

@@ -80,9 +80,8 @@ fn debian_keeps_its_files_and_devices_over_shutdown_and_reboot() {
     let first = devices(&mut console);
     assert!(first.contains(MAC), "{first}");
     answers(&world, &mut console);
-    world.ok(&["shutdown", "debian", "--mode", "agent", "--wait", "240"]);
-    let state = world.ok(&["-q", "domstate", "debian", "--reason"]);
-    assert_eq!(state, "shut off (shutdown)\n");
+    wait_for_power_button(&mut console);
+    shut_down(&world, "acpi");
     drop(console);
 
     world.ok(&["start", "debian"]);
@@ -98,6 +97,13 @@ fn debian_keeps_its_files_and_devices_over_shutdown_and_reboot() {
     assert_eq!(devices(&mut console), first, "after a reboot");
     assert_eq!(world.ok(&["-q", "domid", "debian"]), id);
     assert_eq!(world.pid("debian"), pid, "the process is the same");
+    shut_down(&world, "agent");
+    drop(console);
+
+    world.ok(&["start", "debian"]);
+    let mut console = Console::open(&world, "debian");
+    console.log_in();
+    assert_eq!(console.shell("cat /root/kept"), "remembered");
     // A process that is told to end powers its guest down.
     wait_for_power_button(&mut console);
     pidfd_send_signal(world.process("debian"), Signal::TERM).expect("a signal");
@@ -107,6 +113,12 @@ fn debian_keeps_its_files_and_devices_over_shutdown_and_reboot() {
     let state = world.ok(&["-q", "domstate", "debian", "--reason"]);
     assert_eq!(state, "shut off (shutdown)\n");
     world.ok(&["image", "check", "-q", &disk.display().to_string()]);
+}
+
+fn shut_down(world: &World, mode: &str) {
+    world.ok(&["shutdown", "debian", "--mode", mode, "--wait", "240"]);
+    let state = world.ok(&["-q", "domstate", "debian", "--reason"]);
+    assert_eq!(state, "shut off (shutdown)\n", "by {mode}");
 }
 
 /// The guest runs QEMU's agent, as Debian packages it. What it says is what its console says.

@@ -99,8 +99,13 @@ fn a_card_goes_on_with_another_passt() {
     let uuid = world.ok(&["-q", "domuuid", "web"]);
     let name = format!("^passt-{}-0", uuid.trim());
     let kill = || {
-        world.run(&format!("pkill -f {name}"));
-        wait_until("it is gone", || !listens(&world, 8026));
+        let pids = world.run(&format!("pgrep -f {name}"));
+        for pid in pids.split_whitespace() {
+            world.run(&format!("kill {pid}"));
+            let process = format!("/proc/{pid}/fd");
+            // A process that has ended and is not waited for has no files.
+            wait_until("it is gone", || fs::read_dir(&process).is_err());
+        }
     };
     kill();
     // Its last descriptor may close a little later than its port.

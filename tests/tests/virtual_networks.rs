@@ -478,7 +478,7 @@ fn a_started_network_goes_through_another_interface_when_it_is_told() {
     let refused = update("add", "eth8");
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(
-        !refused.status.success() && said.contains("several interfaces"),
+        !refused.status.success() && said.contains("one interface at most"),
         "{said}"
     );
     assert!(!rules().contains("eth8"));

@@ -222,7 +222,8 @@ pub(super) fn attack_with(
                 device.resume();
             }
             1 => host(),
-            2 => std::thread::yield_now(),
+            // Long enough for a worker to come up on a busy machine.
+            2 => std::thread::sleep(std::time::Duration::from_micros(30)),
             3 if script.byte() < 8 => {
                 device.pause();
                 device.reset();

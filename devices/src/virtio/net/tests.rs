@@ -10,8 +10,21 @@ use crate::virtio::testing::{Desc, Driver, NEEDS_RESET, Ring, USUAL, WRITE, peek
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use vm_memory::GuestAddressSpace;
 use vmm_api::spec::{Fd, MacAddress, NetBackend, NetSpec, PciAddress};
+
+/// How long a worker may take for anything at all.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+#[track_caller]
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < DEADLINE, "waited for this: {what}");
+        std::thread::yield_now();
+    }
+}
 
 const ADDRESS: PciAddress = PciAddress {
     bus: 0,
@@ -256,9 +269,9 @@ fn an_unplugged_cable_carries_nothing() {
     driver.kick(0);
     driver.kick(1);
     rings[1].wait_used(&machine);
-    while device.stats()["rx"]["dropped"] != 1 {
-        std::thread::yield_now();
-    }
+    until("a frame is dropped", || {
+        device.stats()["rx"]["dropped"] == 1
+    });
     assert_eq!(rings[0].used(&machine), None);
     assert_eq!(device.stats()["tx"]["dropped"], 1);
 }
@@ -400,9 +413,9 @@ fn what_was_no_frame_is_marked_where_it_was_written() {
     let memory = machine.memory.memory();
     clean(&memory);
     ends[0].send(&[9; 5]).expect("send");
-    while device.stats()["rx"]["errors"] != 1 {
-        std::thread::yield_now();
-    }
+    until("an error is counted", || {
+        device.stats()["rx"]["errors"] == 1
+    });
     assert_eq!(peek(&machine, DATA, 6), [9, 9, 9, 9, 9, 0]);
     assert!(dirty(&memory).contains(&(0, (DATA / 4096) as usize)));
     assert_eq!(ring.used(&machine), None);
@@ -432,7 +445,9 @@ fn frames_for_many_queues_that_all_offer_too_little_arrive_whole() {
     // Buffers of 700 bytes, 29 a frame, a few at a time, by turns.
     let at = |pair: usize, head: u16| DATA + pair as u64 * 0x8_0000 + u64::from(head) * 0x1000;
     let mut got = vec![Vec::new(); PAIRS];
+    let begun = Instant::now();
     while got.iter().any(|bytes: &Vec<u8>| bytes.len() < 3 * 20_012) {
+        assert!(begun.elapsed() < DEADLINE, "frames are missing");
         for pair in 0..PAIRS {
             let ring = &mut rings[pair * 2];
             for head in free[pair].drain(..) {

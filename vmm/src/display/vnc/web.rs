@@ -120,7 +120,8 @@ fn blocks(error: &Error) -> bool {
 }
 
 /// Whether a page of another host asks: one whose `Origin` is not where it connects to. Ports may differ,
-/// since another server gives out the pages.
+/// since another server gives out the pages. A page whose own name is made to point here (DNS rebinding)
+/// passes: against that only a password helps.
 fn is_foreign(request: &Request) -> bool {
     let headers = request.headers();
     let mut origins = headers.get_all(ORIGIN).iter();

@@ -348,13 +348,12 @@ fn pings_of_one_who_does_not_read_are_not_kept() {
     let (mut lazy, _) = client(request, house.unix("web")).expect("a WebSocket");
     // Once the answers have nowhere to go, it is read on or left, but never held for ever.
     let mut quick = house.enter(&[0]);
-    let (mut sent, mut left) = (0_u32, false);
+    let mut sent = 0_u32;
     for round in 0..40_u32 {
         for _ in 0..500 {
             // What tells one ping, and its answer, from the others.
             let number = sent.to_be_bytes().repeat(25);
             if lazy.send(Message::Ping(number.into())).is_err() {
-                left = true;
                 break;
             }
             sent += 1;
@@ -371,6 +370,9 @@ fn pings_of_one_who_does_not_read_are_not_kept() {
         answers += usize::from(matches!(message, Message::Pong(_)));
     }
     // Of most pings, nothing is there: the socket's buffer holds some hundreds of answers.
-    assert!(left || sent == 20_000, "{sent} pings were read");
-    assert!(answers * 4 < 20_000, "{answers} answers were kept");
+    assert!(sent >= 500, "{sent} pings were read");
+    assert!(
+        answers < 5000,
+        "{answers} answers to {sent} pings were kept"
+    );
 }
