@@ -4,7 +4,8 @@
 //! What a running guest has is what the kernel says, not what its definition says. A guest without a
 //! group of its own has no limits, and that is said: a number would be a lie.
 
-use super::definition::{self, mistakes};
+use super::amend::Place;
+use super::definition::mistakes;
 use super::pins::{Affects, process};
 use super::{Domain, Manager};
 use crate::error::{Error, Kind, Result};
@@ -12,6 +13,7 @@ use crate::model;
 use crate::runtime::Guest;
 use crate::runtime::cgroup::Living;
 use crate::runtime::limits::{CpuMax, Limit, Limits};
+use crate::xml::Document;
 
 impl Manager {
     /// The limits of a running guest's group, or those of a definition.
@@ -39,43 +41,34 @@ impl Manager {
         affects: Affects,
         change: impl Fn(&Limits) -> Vec<Limit>,
     ) -> Result<()> {
-        let (guest, config) = self.affected(domain, affects)?;
-        let living = guest.as_ref().map(group).transpose()?;
-        // All that can be refused is refused before anything is changed.
-        let wanted = match &living {
-            Some(living) => change(&living.limits()),
-            None => Vec::new(),
+        // What a running guest is to have, of what it has.
+        let wanted = |guest: &Guest| -> Result<(Living, Limits, Vec<Limit>)> {
+            let living = group(guest)?;
+            let now = living.limits();
+            let wanted = change(&now);
+            refuse_beyond(&living, &wanted)?;
+            Ok((living, now, wanted))
         };
-        if let Some(living) = &living {
-            refuse_beyond(living, &wanted)?;
-        }
-        if config {
-            let stored = self.stored(domain)?;
-            let definition::Checked {
-                mut document,
-                model,
-                ..
-            } = self.checked(&stored)?;
-            for limit in change(&written(&model)) {
-                model::set_limit(&mut document, limit).map_err(|found| mistakes(&found))?;
-            }
-            let file = stored.path.display().to_string();
-            self.replace(domain, &stored.text, document.as_str(), &file)?;
-        }
-        let (Some(guest), Some(living)) = (guest, living) else {
-            return Ok(());
+        let edit = |document: &mut Document, model: &model::Domain, place: Place| {
+            let limits = match (place, self.affected(domain, affects)?.0) {
+                (Place::Live, Some(guest)) => wanted(&guest)?.2,
+                _ => change(&written(model)),
+            };
+            limits
+                .into_iter()
+                .try_for_each(|limit| model::set_limit(document, limit))
+                .map_err(|found| mistakes(&found))
         };
-        let _lock = self.store.lock_domain(domain.uuid, &domain.name)?;
-        let (mut document, _) = self.current_definition(domain, Some(&guest))?;
-        for limit in &wanted {
-            living.set(*limit).map_err(|why| {
+        let tell = |guest: &Guest, _: &model::Domain| {
+            let (living, before, wanted) = wanted(guest)?;
+            set_all(&living, &before, &wanted).map_err(|why| {
                 let message = format!("cannot change the limits of domain '{}'", domain.name);
                 Error::new(Kind::Host, message).cause(why)
-            })?;
-            model::set_limit(&mut document, *limit).map_err(|found| mistakes(&found))?;
-            guest.dir().write_live(document.as_str())?;
+            })
+        };
+        if self.amend(domain, affects, edit, tell)? {
+            self.note(domain.uuid, verb, &domain.name, "");
         }
-        self.note(domain.uuid, verb, &domain.name, "");
         Ok(())
     }
 }
@@ -108,6 +101,21 @@ pub fn cpu_max(now: &Limits, quota: Option<Option<u64>>, period: Option<u64>) ->
         quota_us: quota.unwrap_or(now.quota_us),
         period_us: period.unwrap_or(now.period_us),
     }
+}
+
+/// Sets all limits or, when one is refused, none.
+fn set_all(living: &Living, before: &Limits, wanted: &[Limit]) -> std::result::Result<(), String> {
+    for (done, limit) in wanted.iter().enumerate() {
+        let Err(why) = living.set(*limit) else {
+            continue;
+        };
+        for earlier in wanted.iter().take(done) {
+            // The kernel had it a moment ago.
+            let _ = living.set(before.like(*earlier));
+        }
+        return Err(why);
+    }
+    Ok(())
 }
 
 fn group(guest: &Guest) -> Result<Living> {

@@ -101,6 +101,17 @@ impl Limit {
 }
 
 impl Limits {
+    /// The limit of the same kind among these.
+    pub fn like(&self, limit: Limit) -> Limit {
+        match limit {
+            Limit::CpuWeight(_) => Limit::CpuWeight(self.cpu_weight),
+            Limit::CpuMax(_) => Limit::CpuMax(self.cpu_max.unwrap_or(CpuMax::ANY)),
+            Limit::MemoryMax(_) => Limit::MemoryMax(self.memory_max),
+            Limit::MemoryHigh(_) => Limit::MemoryHigh(self.memory_high),
+            Limit::IoWeight(_) => Limit::IoWeight(self.io_weight),
+        }
+    }
+
     /// Whether nothing is limited.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
