@@ -19,6 +19,24 @@ pub(super) fn check(root: Element<'_>, findings: &mut Findings<'_>) {
     cputune(root, findings);
     if let Some(devices) = root.child("devices") {
         super::sense_devices::check(devices, findings);
+        pci_root(devices, machine(root), findings);
+    }
+}
+
+/// A q35 has PCI Express at its root. What names the other machine gets ours instead, whatever its root.
+fn pci_root(devices: Element<'_>, machine: &str, findings: &mut Findings<'_>) {
+    if machine != "q35" && !machine.starts_with("pc-q35-") {
+        return;
+    }
+    for controller in devices.children_named("controller") {
+        let first = controller.value("type") == Some("pci")
+            && controller.value("index").and_then(unsigned) == Some(0);
+        if let Some(model) = controller.attribute("model")
+            && first
+            && model.value() != "pcie-root"
+        {
+            findings.bad_attribute(controller, model, "'pcie-root', which a q35 has at index 0");
+        }
     }
 }
 
@@ -173,16 +191,33 @@ fn hugepages(root: Element<'_>, findings: &mut Findings<'_>) {
     }
     let cells = cell_count(root);
     for page in pages.children_named("page") {
-        if let Some(nodes) = page.attribute("nodeset")
-            && let Some(highest) = cpu_set(nodes.value()).and_then(|set| set.last().copied())
-            && highest >= cells.max(1)
-        {
-            findings.error(
+        let Some(nodes) = page.attribute("nodeset") else {
+            continue;
+        };
+        match cpu_set(nodes.value()).and_then(|set| set.last().copied()) {
+            Some(highest) if highest >= cells.max(1) => findings.error(
                 nodes.value_position(),
                 format!("the guest has no NUMA node {highest}"),
-            );
+            ),
+            // All its memory is one node, of which both speak.
+            Some(_) if cells <= 1 && default => findings.error_with_hint(
+                nodes.value_position(),
+                "two sizes of pages for the same memory: the guest has one NUMA node",
+                "keep one <page>",
+            ),
+            _ => {}
         }
     }
+}
+
+/// The machine of QEMU's that the document names.
+fn machine<'a>(root: Element<'a>) -> &'a str {
+    let kind = root.child("os").and_then(|os| os.child("type"));
+    kind.and_then(|kind| kind.value("machine")).unwrap_or("")
+}
+
+fn is_i440fx(machine: &str) -> bool {
+    machine == "pc" || machine.starts_with("pc-i440fx-")
 }
 
 /// How many NUMA nodes the guest has.
@@ -274,6 +309,13 @@ fn features(root: Element<'_>, findings: &mut Findings<'_>) {
         return;
     };
     if let Some(tseg) = features.child("smm").and_then(|smm| smm.child("tseg")) {
+        if is_i440fx(machine(root)) {
+            findings.error_with_hint(
+                tseg.position(),
+                "machines of the i440FX have no <tseg>",
+                "remove it, or write machine='q35'",
+            );
+        }
         let unit = unit_bytes(tseg.value("unit").unwrap_or("MiB")).unwrap_or(1 << 20);
         let bytes = unsigned(tseg.text().trim()).and_then(|size| size.checked_mul(unit));
         if bytes.is_none_or(|bytes| bytes == 0 || !bytes.is_multiple_of(1 << 20)) {

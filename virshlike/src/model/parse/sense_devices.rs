@@ -239,36 +239,51 @@ fn usb(devices: Element<'_>, findings: &mut Findings<'_>) {
             "remove one of them",
         );
     }
-    let places = devices.children().filter_map(|device| {
-        let address = device.child("address")?;
-        let usb = address.value("type") == Some("usb") && device.name() != "controller";
-        let bus = address.value("bus").unwrap_or("0");
-        usb.then_some(((bus, address.value("port")?), address))
-    });
-    let places: Vec<_> = places.collect();
-    let highest = controllers()
-        .filter_map(|controller| unsigned(controller.value("index").unwrap_or("0")))
-        .max();
-    for ((bus, port), address) in &places {
-        // USB has at most four hubs in a row (libvirt's limit as well).
-        let levels: Vec<&str> = port.split('.').collect();
-        let numbers = levels
-            .iter()
-            .all(|level| unsigned(level).is_some_and(|n| n > 0));
-        if levels.len() > 4 || !numbers {
-            findings.error(address.position(), format!("'{port}' is no USB port"));
+    usb_places(devices, highest_index(controllers()), findings);
+}
+
+/// Without any controller there is the implicit one with index 0.
+fn highest_index<'a>(controllers: impl Iterator<Item = Element<'a>>) -> u64 {
+    let index = |controller: Element<'_>| unsigned(controller.value("index").unwrap_or("0"));
+    controllers.filter_map(index).max().unwrap_or(0)
+}
+
+fn usb_places(devices: Element<'_>, highest: u64, findings: &mut Findings<'_>) {
+    let mut places = Vec::new();
+    for device in devices.children() {
+        let Some(address) = device.child("address") else {
+            continue;
+        };
+        if address.value("type") != Some("usb") || device.name() == "controller" {
+            continue;
         }
-        // Without any controller there is the implicit one with index 0.
-        if unsigned(bus).is_some_and(|bus| bus > highest.unwrap_or(0)) {
+        let bus = address.value("bus").unwrap_or("0");
+        if unsigned(bus).is_some_and(|bus| bus > highest) {
             findings.error(
                 address.position(),
                 format!("no USB controller has the index {bus}"),
             );
         }
+        let Some(port) = address.value("port") else {
+            continue;
+        };
+        if !is_usb_port(port) {
+            findings.error(address.position(), format!("'{port}' is no USB port"));
+        }
+        places.push(((bus, port), address));
     }
     once(places.into_iter(), findings, |line| {
         format!("this USB port is taken by the device in line {line}")
     });
+}
+
+/// USB has at most four hubs in a row (libvirt's limit as well), and those of QEMU have eight ports.
+fn is_usb_port(port: &str) -> bool {
+    let levels: Vec<Option<u64>> = port.split('.').map(unsigned).collect();
+    let sound = |(depth, number): (usize, &Option<u64>)| {
+        number.is_some_and(|number| number > 0 && (depth == 0 || number <= 8))
+    };
+    levels.len() <= 4 && levels.iter().enumerate().all(sound)
 }
 
 fn videos(devices: Element<'_>, findings: &mut Findings<'_>) {
