@@ -113,10 +113,11 @@ impl Daemon {
     /// What came of it.
     pub(super) fn reconnected(&mut self, record: &RunRecord, result: Result<Vec<String>>) {
         let (name, uuid) = (record.name.as_str(), record.uuid);
-        let lost_again = self.lost.ended(uuid);
+        // What is kept of losses is then another run's, or forgotten.
         if self.watched.get(&uuid) != Some(&record.id) {
             return;
         }
+        let lost_again = self.lost.ended(uuid);
         match result {
             Ok(cards) => {
                 for card in cards {

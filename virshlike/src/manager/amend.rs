@@ -37,7 +37,8 @@ impl Manager {
     /// definition after the change. Says whether a guest was changed.
     ///
     /// # Errors
-    /// As [`Manager::affected`]; what `edit` and `tell` refuse: nothing is changed then.
+    /// As [`Manager::affected`]; what `edit` and `tell` refuse: nothing is changed then. A definition that
+    /// cannot be written after that says so.
     pub(super) fn amend(
         &self,
         domain: &Domain,
@@ -67,7 +68,9 @@ impl Manager {
             tell(&live.guest, &live.after.model)?;
             let text = live.after.document.as_str();
             if text != live.before {
-                live.guest.dir().write_live(text)?;
+                live.guest.dir().write_live(text).map_err(|error| {
+                    error.context("the running guest was changed, its definitions were not")
+                })?;
             }
         }
         if let Some(staged) = staged {

@@ -187,13 +187,19 @@ fn choose(model: &model::Domain, wanted: &Wanted) -> Result<Vec<(String, PathBuf
     Ok(chosen)
 }
 
-/// Whether nothing is there, not even a link that leads nowhere.
+/// Whether nothing is there, not even a link that leads nowhere. Where its folder is not there either it
+/// may be on a file system that is not mounted.
 fn is_gone(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+    let missing = |path: &Path| {
+        fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+    };
+    missing(path) && path.parent().is_some_and(|folder| !missing(folder))
 }
 
 fn doom(target: String, path: PathBuf, users: &BTreeMap<Identity, String>) -> Result<Doomed> {
-    let found = fs::symlink_metadata(&path).map_err(|error| Error::io("look at", &path, &error))?;
+    let found = fs::symlink_metadata(&path).map_err(|error| {
+        Error::io("look at", &path, &error).hint("mount what it is on, or keep this disk's image")
+    })?;
     let refuse = |why: String| {
         Error::new(
             Kind::Unsupported,

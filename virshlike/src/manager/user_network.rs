@@ -126,7 +126,13 @@ impl Manager {
             if connected.and_then(serde_json::Value::as_bool) != Some(false) {
                 continue;
             }
-            let (guests, helper) = pair(card, network, (domain.uuid, index))?;
+            let (guests, mut helper) = pair(card, network, (domain.uuid, index))?;
+            // By the name in its record a passt is ended with its guest. The one before may hang, and
+            // hold the ports.
+            if let Some(name) = passt::of_interface(&guest.record.helpers, domain.uuid, index) {
+                passt::end_all(std::slice::from_ref(name));
+                helper.name.clone_from(name);
+            }
             start(vec![helper], &guest.record)?;
             let device = card.alias.clone();
             guest

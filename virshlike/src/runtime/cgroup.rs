@@ -73,6 +73,8 @@ impl Group {
             return Self::None(format!("there is no cgroup v2 at {BASE}, and no systemd"));
         }
         let directory = base.join("machine.slice").join(&unit);
+        // One that a failed start has left would keep its limits; one with processes stays.
+        let _ = fs::remove_dir(&directory);
         match fs::create_dir_all(&directory) {
             Ok(()) => Self::Directory(directory),
             Err(error) => {

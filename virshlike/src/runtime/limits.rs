@@ -84,7 +84,8 @@ impl Limit {
             Self::CpuWeight(value) => vec![("CPUWeight", value.unwrap_or(UNSET))],
             Self::CpuMax(max) => {
                 let each_second = |quota: u64| {
-                    let time = u128::from(quota) * 1_000_000 / u128::from(max.period_us.max(1));
+                    let time =
+                        (u128::from(quota) * 1_000_000).div_ceil(u128::from(max.period_us.max(1)));
                     u64::try_from(time).unwrap_or(UNSET)
                 };
                 let each_second = max.quota_us.map_or(UNSET, each_second);
@@ -204,6 +205,12 @@ mod tests {
                 ("IOWeight", 300)
             ]
         );
+        // systemd counts by the second and rounds down on the way back.
+        let odd = Limit::CpuMax(CpuMax {
+            quota_us: Some(1000),
+            period_us: 3000,
+        });
+        assert_eq!(odd.properties()[0], ("CPUQuotaPerSecUSec", 333_334));
         assert!(Limits::default().is_empty() && Limits::default().files().is_empty());
     }
 

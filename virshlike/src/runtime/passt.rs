@@ -62,6 +62,15 @@ pub fn name(domain: Uuid, interface: usize) -> String {
     format!("passt-{domain}-{interface}-{}", Uuid::new_v4().simple())
 }
 
+/// The name among these that an interface's passt was given, by this build or one before.
+pub fn of_interface(names: &[String], domain: Uuid, interface: usize) -> Option<&String> {
+    let prefix = format!("passt-{domain}-{interface}");
+    names.iter().find(|name| {
+        let rest = name.strip_prefix(&prefix);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    })
+}
+
 /// What passt is told.
 pub fn arguments(network: &UserNetwork, mtu: Option<u16>) -> Vec<OsString> {
     let mut words: Vec<String> = vec!["--one-off".into()];
@@ -216,6 +225,17 @@ fn find(name: &str, program: &Path) -> Vec<(Pid, OwnedFd)> {
 mod tests {
     use super::*;
     use crate::model::PortRange;
+
+    #[test]
+    fn an_interface_finds_the_name_of_its_own_passt() {
+        let domain = Uuid::new_v4();
+        let names: Vec<String> = [10, 1, 2].map(|index| name(domain, index)).into();
+        assert_eq!(of_interface(&names, domain, 1), names.get(1));
+        assert_eq!(of_interface(&names, domain, 0), None);
+        assert_eq!(of_interface(&names, Uuid::new_v4(), 1), None);
+        let older = [format!("passt-{domain}-0")];
+        assert_eq!(of_interface(&older, domain, 0), older.first());
+    }
 
     fn range(start: u16, end: u16, to: Option<u16>, exclude: bool) -> PortRange {
         PortRange {

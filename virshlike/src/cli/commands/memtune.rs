@@ -41,7 +41,10 @@ fn bytes(text: &str) -> Result<Option<u64>> {
     if text == "-1" {
         return Ok(None);
     }
-    let bytes = amount_kib(text).and_then(|kib| kib.checked_mul(1024));
+    // A guest that may have no memory at all would be ended at once.
+    let bytes = amount_kib(text)
+        .filter(|kib| *kib > 0)
+        .and_then(|kib| kib.checked_mul(1024));
     bytes.map(Some).ok_or_else(|| {
         let message = format!("invalid argument: '{text}' is no amount of memory");
         Error::new(Kind::Usage, message)
