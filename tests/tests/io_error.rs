@@ -49,7 +49,7 @@ fn eventually(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 /// A guest whose second disk, an image of `kind`, is on a file system that is nearly full.
-fn goes_on_after_a_full_file_system(kind: &str) {
+fn goes_on_after_a_full_file_system(kind: &str, left: u64) {
     if !tests::have_kvm() {
         return eprintln!("skipped: no /dev/kvm");
     }
@@ -68,7 +68,7 @@ fn goes_on_after_a_full_file_system(kind: &str) {
              <source file='{name}'/><target dev='vdb' bus='virtio'/></disk>"
         ),
     );
-    let filler = fill(&small.0, 32 << 10);
+    let filler = fill(&small.0, left);
     world.ok(&["start", "full"]);
     eventually("the guest to stand still", || {
         world.ok(&["-q", "domstate", "full", "--reason"]) == "paused (I/O error)\n"
@@ -117,10 +117,11 @@ fn goes_on_after_a_full_file_system(kind: &str) {
 
 #[test]
 fn a_raw_disk_goes_on_after_a_full_file_system() {
-    goes_on_after_a_full_file_system("raw");
+    // It stands still before its start is through, which succeeds all the same.
+    goes_on_after_a_full_file_system("raw", 0);
 }
 
 #[test]
 fn a_qcow2_disk_goes_on_after_a_full_file_system() {
-    goes_on_after_a_full_file_system("qcow2");
+    goes_on_after_a_full_file_system("qcow2", 32 << 10);
 }

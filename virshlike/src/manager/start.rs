@@ -199,7 +199,7 @@ impl Manager {
         record.process = process.pid().and_then(ProcessMark::of);
         let up = dir.write_record(&record).and_then(|()| {
             let guest = Guest::new(record.clone(), dir.clone());
-            wait_until_up(&guest, paused || held)?;
+            wait_until_up(&guest)?;
             settle_pins(&guest, &checked.model, held)
         });
         if let Err(error) = up {
@@ -368,8 +368,9 @@ fn refuse_kept(model: &model::Domain) -> Result<()> {
     Err(error.hint(format!("take it out for now: vm edit {}", model.name)))
 }
 
-/// Waits for the hello and for the guest to run, or to stand paused where that was asked for.
-fn wait_until_up(guest: &Guest, paused: bool) -> Result<()> {
+/// Waits for the hello and for the guest to run. One that stands still already was to be started so, or
+/// has run into the error of a disk; its state tells which.
+fn wait_until_up(guest: &Guest) -> Result<()> {
     let what = format!("the process of domain '{}'", guest.record.name);
     let explain = |error: ClientError| crate::runtime::guest::explain(&error, &what);
     let mut client = guest.connect(HELLO).map_err(explain)?;
@@ -383,14 +384,13 @@ fn wait_until_up(guest: &Guest, paused: bool) -> Result<()> {
             ));
         };
         match status.run {
-            RunState::Running => return Ok(()),
-            RunState::Paused { .. } if paused => return Ok(()),
+            RunState::Running | RunState::Paused { .. } => return Ok(()),
             RunState::Stopped {
                 reason: EndReason::Failed,
             } => return Err(Error::new(Kind::Guest, format!("{what} has ended"))),
             // A guest may be through before it is asked.
             RunState::Stopped { .. } => return Ok(()),
-            RunState::Paused { .. } | RunState::Incoming => {}
+            RunState::Incoming => {}
         }
         if Instant::now() >= deadline {
             return Err(Error::new(
