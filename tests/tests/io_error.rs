@@ -117,7 +117,7 @@ fn goes_on_after_a_full_file_system(kind: &str, left: u64) {
 
 #[test]
 fn a_raw_disk_goes_on_after_a_full_file_system() {
-    // It stands still before its start is through, which succeeds all the same.
+    // It may stand still before its start is through, which succeeds all the same.
     goes_on_after_a_full_file_system("raw", 0);
 }
 

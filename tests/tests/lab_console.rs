@@ -20,6 +20,7 @@ fn hvc0_is_a_console_and_the_agent_is_asked_over_its_channel() {
     let world = World::new();
     world.define_xml(&format!(
         "<domain type='kvm'><name>talk</name><memory unit='MiB'>192</memory><vcpu>1</vcpu>\
+         <cpu mode='custom'><model>x86-64-v2</model><feature policy='disable' name='popcnt'/></cpu>\
          <os><type arch='x86_64' machine='q35'>hvm</type><kernel>{kernel}</kernel>\
          <initrd>{initrd}</initrd><cmdline>console=ttyS0 quiet panic=-1 nokaslr</cmdline></os>\
          <devices><serial type='pty'/><console type='pty'><target type='virtio'/></console>\
@@ -29,6 +30,7 @@ fn hvc0_is_a_console_and_the_agent_is_asked_over_its_channel() {
     world.ok(&["start", "talk"]);
     let mut serial = Console::open(&world, "talk");
     serial.wait_for("guest# ");
+    has_the_processor_it_was_given(&mut serial);
     let name = serial.shell("cat /sys/class/virtio-ports/vport0p1/name");
     assert_eq!(name, "org.qemu.guest_agent.0");
 
@@ -49,6 +51,21 @@ fn hvc0_is_a_console_and_the_agent_is_asked_over_its_channel() {
     });
     world.ok(&["shutdown", "talk", "--mode", "agent", "--wait", "120"]);
     assert!(world.ok(&["domstate", "talk"]).contains("shut off"));
+}
+
+/// The model's features but for the one that was taken out, and nothing else of the host's.
+fn has_the_processor_it_was_given(serial: &mut Console) {
+    let flags = |text: &str| -> BTreeSet<String> {
+        let line = text.lines().find(|line| line.starts_with("flags"));
+        let line = line.unwrap_or_else(|| panic!("no flags: {text}"));
+        line.split_whitespace().skip(2).map(String::from).collect()
+    };
+    let host = flags(&std::fs::read_to_string("/proc/cpuinfo").expect("the host's processors"));
+    let guest = flags(&serial.shell("grep ^flags /proc/cpuinfo"));
+    for (name, is_given) in [("sse4_2", true), ("popcnt", false), ("avx2", false)] {
+        assert!(host.contains(name), "the host has no {name}: {host:?}");
+        assert_eq!(guest.contains(name), is_given, "{name}: {guest:?}");
+    }
 }
 
 /// The colours of what a domain shows, and how many pixels are not of the first one.
