@@ -172,9 +172,8 @@ impl Limits {
 mod tests {
     use super::*;
 
-    #[test]
-    fn limits_are_told_in_the_words_of_each() {
-        let limits = Limits {
+    fn some() -> Limits {
+        Limits {
             cpu_weight: Some(200),
             cpu_max: Some(CpuMax {
                 quota_us: Some(50_000),
@@ -183,7 +182,12 @@ mod tests {
             memory_max: Some(1 << 30),
             memory_high: None,
             io_weight: Some(300),
-        };
+        }
+    }
+
+    #[test]
+    fn limits_are_told_in_the_words_of_each() {
+        let limits = some();
         let files = limits.files();
         let files: Vec<_> = files.iter().map(|(_, f, v)| (*f, v.as_str())).collect();
         assert_eq!(
@@ -230,16 +234,7 @@ mod tests {
 
     #[test]
     fn what_was_written_is_read_back() {
-        let limits = Limits {
-            cpu_weight: Some(200),
-            cpu_max: Some(CpuMax {
-                quota_us: Some(50_000),
-                period_us: 100_000,
-            }),
-            memory_max: Some(1 << 30),
-            memory_high: None,
-            io_weight: Some(300),
-        };
+        let limits = some();
         let files = limits.files();
         let read = |name: &str| {
             let found = files.iter().find(|(_, file, _)| *file == name);
